@@ -1,0 +1,303 @@
+"""memcached's text protocol, sans-IO: bytes in, events out, and the reverse. Both ends of the wire share it.
+
+What lives here: framing, limits, the words of requests and replies. What never does: sockets, clocks, storage.
+Source: memcached's ``doc/protocol.txt``, and what memcached 1.6 and Beansdb do where it is silent.
+
+A client feeds what it reads to a ``ReplyParser`` and gets ``Reply`` objects, in the order of its requests. A server
+feeds a ``RequestParser`` and gets ``Request`` objects and ``Refusal`` ones, which hold the error to answer with.
+However the bytes are split on their way, the events are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sfss.errors import ProtocolError
+
+MAX_KEY = 250  # bytes
+DEFAULT_MAX_VALUE = 1024 * 1024  # bytes; memcached's -I
+MAX_LINE = 2048  # bytes of a request that names one key, or of a reply: memcached's own limit
+MAX_KEYS_LINE = 64 * 1024  # bytes of a request that may name many keys
+MAX_LENGTH = 2**31 - 3  # memcached takes a longer block for a mistake and doesn't swallow it
+
+STORAGE = frozenset((b"set", b"add", b"replace", b"append", b"prepend", b"cas"))
+NOREPLY = frozenset((b"delete", b"incr", b"decr", b"touch", b"flush_all", b"verbosity"))  # and the storage commands
+MANY_KEYS = (b"get ", b"gets ", b"gat ", b"gats ")
+
+END = b"END"
+STORED = b"STORED"
+NOT_STORED = b"NOT_STORED"
+EXISTS = b"EXISTS"
+NOT_FOUND = b"NOT_FOUND"
+DELETED = b"DELETED"
+TOUCHED = b"TOUCHED"
+OK = b"OK"
+RESET = b"RESET"
+ERROR = b"ERROR"
+CLIENT_ERROR = b"CLIENT_ERROR"
+SERVER_ERROR = b"SERVER_ERROR"
+VERSION = b"VERSION"
+
+BAD_FORMAT = b"CLIENT_ERROR bad command line format"
+BAD_CHUNK = b"CLIENT_ERROR bad data chunk"
+LINE_TOO_LONG = b"CLIENT_ERROR line too long"
+VALUE_TOO_LARGE = b"SERVER_ERROR object too large for cache"
+OUT_OF_MEMORY = b"SERVER_ERROR out of memory"  # how memcached begins to say that it has no room
+OUT_OF_SPACE = b"SERVER_ERROR out of space"  # how our node says it
+
+_LINES = frozenset((END, STORED, NOT_STORED, EXISTS, NOT_FOUND, DELETED, TOUCHED, OK, RESET, ERROR))
+_PREFIXES = (b"SERVER_ERROR", b"CLIENT_ERROR", b"VERSION ", b"ERROR ")
+_MAX_STATS = 100_000  # lines of one STATS reply; a server that sends more is broken
+
+
+# --- the client's end: requests out, replies in ---------------------------------------------------------------------
+
+
+class Value(NamedTuple):
+    """One ``VALUE`` of a reply. ``cas`` is 0 where the request didn't ask for it."""
+
+    key: bytes
+    flags: int
+    data: bytes
+    cas: int
+
+
+class Reply(NamedTuple):
+    """One whole reply: its last line, and what came before it."""
+
+    line: bytes
+    values: list[Value]
+    stats: dict[bytes, bytes]
+
+
+def retrieval(verb: bytes, *keys: bytes) -> bytes:
+    """A request like ``get key key``, whose reply is VALUEs and END."""
+    return b"%b %b\r\n" % (verb, b" ".join(keys))
+
+
+def storage(verb: bytes, key: bytes, data: bytes, *, expiry: int = 0, cas: int | None = None) -> bytes:
+    """A request like ``set``, flags 0; ``expiry`` in seconds, 0 for never (Beansdb takes it for a version: 0 there)."""
+    if cas is None:
+        return b"%b %b 0 %d %d\r\n%b\r\n" % (verb, key, expiry, len(data), data)
+    return b"%b %b 0 %d %d %d\r\n%b\r\n" % (verb, key, expiry, len(data), cas, data)
+
+
+def command(*words: bytes) -> bytes:
+    """Any request of one line."""
+    return b" ".join(words) + b"\r\n"
+
+
+class ReplyParser:
+    """Makes replies of what a server sends.
+
+    ``max_value`` bounds a value, and so the memory held: no more than one reply's worth is kept between calls.
+    """
+
+    def __init__(self, max_value: int = DEFAULT_MAX_VALUE) -> None:
+        self._max_value = max_value
+        self._buffer = bytearray()
+        self._block: tuple[bytes, int, int, int] | None = None  # key, flags, cas, size: a VALUE whose data is to come
+        self._values: list[Value] = []
+        self._stats: dict[bytes, bytes] = {}
+
+    @property
+    def idle(self) -> bool:
+        """True if no reply has begun: all that came was whole."""
+        return not (self._buffer or self._block or self._values or self._stats)
+
+    def feed(self, data: bytes) -> list[Reply]:
+        """The replies that ``data`` completes, in order.
+
+        Raises ProtocolError where no server of this protocol would have sent this; the parser is of no more use then.
+        """
+        self._buffer += data
+        replies: list[Reply] = []
+        position = 0
+        while True:
+            after = self._take_block(position) if self._block else self._take_line(position, replies)
+            if after == position:
+                break
+            position = after
+        del self._buffer[:position]
+        return replies
+
+    def _take_line(self, position: int, replies: list[Reply]) -> int:
+        """Read one line from ``position``; return where the next begins, or ``position`` if it isn't whole."""
+        end = self._buffer.find(b"\r\n", position)
+        if end < 0:
+            if len(self._buffer) - position > MAX_LINE:
+                raise ProtocolError(f"a reply's line is longer than {MAX_LINE} bytes")
+            return position
+        line = bytes(self._buffer[position:end])
+        if line.startswith(b"VALUE "):
+            self._block = self._value_header(line)
+        elif line.startswith(b"STAT "):
+            name, _, value = line[5:].partition(b" ")
+            self._stats[name] = value
+            if len(self._stats) > _MAX_STATS:
+                raise ProtocolError(f"a STATS reply of more than {_MAX_STATS} lines")
+        else:
+            replies.append(self._last_line(line))
+        return end + 2
+
+    def _value_header(self, line: bytes) -> tuple[bytes, int, int, int]:
+        words = line.split(b" ")
+        if not 4 <= len(words) <= 5 or not all(word.isdigit() for word in words[2:]):
+            raise ProtocolError(f"not a VALUE line: {line[:100]!r}")
+        size = int(words[3])
+        if size > self._max_value:
+            raise ProtocolError(f"a value of {size} bytes, where at most {self._max_value} were expected")
+        return words[1], int(words[2]), int(words[4]) if len(words) == 5 else 0, size
+
+    def _take_block(self, position: int) -> int:
+        """Read the data of the VALUE that was begun, if all of it is here."""
+        assert self._block is not None
+        key, flags, cas, size = self._block
+        end = position + size
+        if len(self._buffer) < end + 2:
+            return position
+        if self._buffer[end : end + 2] != b"\r\n":
+            raise ProtocolError("a value doesn't end where its length says")
+        with memoryview(self._buffer) as view:
+            self._values.append(Value(key, flags, bytes(view[position:end]), cas))
+        self._block = None
+        return end + 2
+
+    def _last_line(self, line: bytes) -> Reply:
+        failed = line.startswith(SERVER_ERROR)  # may cut a reply short: what came of it is void
+        begun = bool(self._values or self._stats)
+        if not (line == END or failed or (not begun and (line in _LINES or line.startswith(_PREFIXES) or line.isdigit()))):
+            raise ProtocolError(f"not a line of memcached's protocol here: {line[:100]!r}")
+        reply = Reply(line, [] if failed else self._values, {} if failed else self._stats)
+        if begun:
+            self._values, self._stats = [], {}
+        return reply
+
+
+# --- the server's end: requests in, replies out ----------------------------------------------------------------------
+
+
+class Request(NamedTuple):
+    """One request. For a storage command ``data`` is its block, and ``args`` are key, flags, expiry, size and cas."""
+
+    verb: bytes
+    args: list[bytes]
+    data: bytes
+    noreply: bool
+
+
+class Refusal(NamedTuple):
+    """A request that was not one: answer ``line``, unless ``noreply``; hang up after it if ``fatal``."""
+
+    line: bytes
+    noreply: bool = False
+    fatal: bool = False
+
+
+def value(key: bytes, flags: int, data: bytes, cas: int | None = None) -> bytes:
+    """One VALUE of a reply; ``cas`` where it was asked for."""
+    if cas is None:
+        return b"VALUE %b %d %d\r\n%b\r\n" % (key, flags, len(data), data)
+    return b"VALUE %b %d %d %d\r\n%b\r\n" % (key, flags, len(data), cas, data)
+
+
+def stats(figures: Iterable[tuple[str, object]]) -> bytes:
+    """A STATS reply."""
+    return b"".join(f"STAT {name} {figure}\r\n".encode() for name, figure in figures) + b"END\r\n"
+
+
+class RequestParser:
+    """Makes requests of what a client sends.
+
+    A block of more than ``max_value`` bytes is refused at its first line and swallowed as it comes, so that nothing of
+    it is kept and nothing of it is taken for a command. Memory held between calls: one request's worth.
+    """
+
+    def __init__(self, max_value: int = DEFAULT_MAX_VALUE) -> None:
+        self._max_value = max_value
+        self._buffer = bytearray()
+        self._pending: Request | None = None  # a storage command whose block is to come ...
+        self._size = 0  # ... and that block's size
+        self._swallow = 0  # bytes to come that belong to a refused request
+
+    def feed(self, data: bytes) -> list[Request | Refusal]:
+        """The requests that ``data`` completes, in order. After a fatal Refusal the parser is of no more use."""
+        self._buffer += data
+        events: list[Request | Refusal] = []
+        position = 0
+        while True:
+            if self._swallow:
+                after = min(position + self._swallow, len(self._buffer))
+                self._swallow -= after - position
+            elif self._pending:
+                after = self._take_block(position, events)
+            else:
+                after = self._take_line(position, events)
+            if after == position:
+                break
+            position = after
+        del self._buffer[:position]
+        return events
+
+    def _take_line(self, position: int, events: list[Request | Refusal]) -> int:
+        end = self._buffer.find(b"\n", position)
+        length = (len(self._buffer) if end < 0 else end) - position
+        if length > MAX_LINE and length > self._line_limit(position):
+            events.append(Refusal(LINE_TOO_LONG, fatal=True))
+            return len(self._buffer)
+        if end < 0:
+            return position
+        words = bytes(self._buffer[position:end]).removesuffix(b"\r").split()
+        if not words:
+            events.append(Refusal(ERROR))
+        elif words[0] in STORAGE:
+            self._begin_storage(words, events)
+        else:
+            noreply = words[0] in NOREPLY and len(words) > 1 and words[-1] == b"noreply"
+            events.append(Request(words[0], words[1 : len(words) - noreply], b"", noreply))
+        return end + 1
+
+    def _line_limit(self, position: int) -> int:
+        many = bytes(self._buffer[position : position + 5]).startswith(MANY_KEYS)
+        return MAX_KEYS_LINE if many else MAX_LINE
+
+    def _begin_storage(self, words: list[bytes], events: list[Request | Refusal]) -> None:
+        """Take the first line of a storage command: wait for its block, or refuse it and swallow what will come."""
+        arguments = 5 if words[0] == b"cas" else 4
+        noreply = len(words) == arguments + 2 and words[-1] == b"noreply"
+        if len(words) - 1 - noreply != arguments:
+            events.append(Refusal(ERROR))
+            return
+        args = words[1 : arguments + 1]
+        size = int(args[3]) if _is_number(args[3]) else -1
+        if not 0 <= size <= MAX_LENGTH:
+            events.append(Refusal(BAD_CHUNK if _is_number(args[3]) else BAD_FORMAT, noreply))
+            return
+        numbers_hold = _is_number(args[1]) and 0 <= int(args[1]) < 2**32 and all(map(_is_number, args[2:]))
+        if len(args[0]) > MAX_KEY or not numbers_hold:
+            events.append(Refusal(BAD_FORMAT, noreply))
+            self._swallow = size + 2
+        elif size > self._max_value:
+            events.append(Refusal(VALUE_TOO_LARGE, noreply))
+            self._swallow = size + 2
+        else:
+            self._pending, self._size = Request(words[0], args, b"", noreply), size
+
+    def _take_block(self, position: int, events: list[Request | Refusal]) -> int:
+        assert self._pending is not None
+        end = position + self._size
+        if len(self._buffer) < end + 2:
+            return position
+        if self._buffer[end : end + 2] == b"\r\n":
+            with memoryview(self._buffer) as view:
+                events.append(self._pending._replace(data=bytes(view[position:end])))
+        else:
+            events.append(Refusal(BAD_CHUNK, self._pending.noreply))
+        self._pending = None
+        return end + 2
+
+
+def _is_number(word: bytes) -> bool:
+    """A decimal integer as memcached's safe_strtol takes it, of a length that can't be a trap."""
+    return len(word) <= 20 and word.removeprefix(b"-").isdigit()

@@ -1,0 +1,149 @@
+"""Records: what lies under a key on a node. A prefix and a header, then the payload. Pure.
+
+The grammar, for humans in ``docs/record-format.rst`` with a worked example:
+
+======  =====  ===============================================================================
+offset  bytes  what
+======  =====  ===============================================================================
+0       4      magic, ``SFSS``
+4       1      format number, 1
+5       1      zero
+6       2      H, the header's length, big-endian
+8       8      xxh3-64, big-endian, of bytes 0 to 7 and of the header
+16      H      the header, a msgpack array (``Header``)
+16+H    rest   the payload: its length and xxh3-128 stand in the header
+======  =====  ===============================================================================
+
+Any flipped bit, and any byte too few or too many, is noticed: ``Damaged``. A format number that this version doesn't
+know is Damaged too, with a message that says so: it was written by a newer sfss.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+
+import msgspec
+import xxhash
+
+from sfss.errors import Damaged
+
+_PREFIX = struct.Struct(">4sBBHQ")
+_MAGIC = b"SFSS"
+_FORMAT = 1
+_CHECKED = 8  # how much of the prefix its checksum covers: all before itself
+
+PREFIX_SIZE = _PREFIX.size
+MAX_HEADER = 0xFFFF  # bytes, by the field's width
+# What a file's record may be longer than the file: prefix, a full header's fields, path and metadata within limits.
+MAX_OVERHEAD = 8192
+
+
+class Kind(enum.IntEnum):
+    """What a record is; the numbers are on disk, for good."""
+
+    FILE = 1  # the payload is a whole file
+    MANIFEST = 2  # the payload names the blocks of a large file
+    BLOCK = 3  # the payload is one piece of a large file
+    TOMBSTONE = 4  # there was a file; the payload is empty
+
+
+class Header(msgspec.Struct, frozen=True, array_like=True):
+    """All that is known of a record without its payload. Fields are only ever added, at the end, with a default."""
+
+    kind: Kind
+    version: int  # microseconds since the epoch at the writing front, made monotonic there; the highest wins
+    front: int  # which front wrote it: breaks ties between equal versions
+    size: int  # bytes of the content: the whole file's, for a file and for a manifest
+    sha256: bytes  # of the content, 32 bytes; empty where there is none (a tombstone)
+    payload_size: int  # bytes of the payload
+    payload_xxh3: bytes  # xxh3-128 of the payload, 16 bytes
+    type: str | None = None  # Content-Type as it was given; None: to be guessed from the path
+    meta: dict[str, str] | None = None  # the user's own words on the file
+    path: str | None = None  # where the key is a hash of it; checked on reading
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """What decides which of two records for one key is the newer: the greater wins."""
+        return self.version, self.front
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A header and its payload, both checked against each other."""
+
+    header: Header
+    payload: bytes | memoryview
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Header)
+
+
+def payload_checksum(payload: bytes | bytearray | memoryview) -> bytes:
+    """xxh3-128 of the payload, 16 bytes."""
+    return xxhash.xxh3_128_digest(payload)
+
+
+def encode(header: Header, payload: bytes | bytearray | memoryview) -> bytes:
+    """The record's bytes. The header's ``payload_size`` and ``payload_xxh3`` must be the payload's."""
+    packed = _encoder.encode(header)
+    if len(packed) > MAX_HEADER:
+        raise ValueError(f"a header of {len(packed)} bytes: at most {MAX_HEADER} fit")
+    start = _PREFIX.pack(_MAGIC, _FORMAT, 0, len(packed), 0)[:_CHECKED]
+    checksum = xxhash.xxh3_64_digest(start + packed)
+    return b"".join((start, checksum, packed, payload))
+
+
+def decode_header(data: bytes | memoryview) -> tuple[Header, int]:
+    """The header at the start of ``data``, which may end right behind it, and where the payload begins.
+
+    Raises Damaged.
+    """
+    end = header_end(data)
+    if end is None:
+        raise Damaged(_why_no_header(data))
+    if len(data) < end:
+        raise Damaged(f"the record ends after {len(data)} bytes, in its header")
+    packed = data[PREFIX_SIZE:end]
+    checksum = data[_CHECKED:PREFIX_SIZE]
+    if xxhash.xxh3_64_digest(bytes(data[:_CHECKED]) + packed) != checksum:
+        raise Damaged("the checksum of the record's header doesn't hold")
+    try:
+        return _decoder.decode(packed), end
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Damaged(f"the record's header can't be read: {error}") from None
+
+
+def decode(data: bytes) -> Record:
+    """The record in ``data``, its payload checked; the payload is a view on ``data``, not a copy.
+
+    Raises Damaged.
+    """
+    header, start = decode_header(data)
+    payload = memoryview(data)[start:]
+    if len(payload) != header.payload_size:
+        raise Damaged(f"the record's payload has {len(payload)} bytes where {header.payload_size} belong")
+    if payload_checksum(payload) != header.payload_xxh3:
+        raise Damaged("the checksum of the record's payload doesn't hold")
+    return Record(header, payload)
+
+
+def header_end(data: bytes | memoryview) -> int | None:
+    """Where the header of what may be a record ends, from its first 16 bytes alone; None if it isn't a record.
+
+    A node uses it to keep headers apart from payloads; it checks nothing that takes a checksum.
+    """
+    if len(data) < PREFIX_SIZE:
+        return None
+    magic, number, zero, length, _ = _PREFIX.unpack_from(data)
+    if magic != _MAGIC or number != _FORMAT or zero != 0:
+        return None
+    return PREFIX_SIZE + int(length)
+
+
+def _why_no_header(data: bytes | memoryview) -> str:
+    if len(data) < PREFIX_SIZE:
+        return f"the record ends after {len(data)} bytes, in its prefix"
+    if data[:4] != _MAGIC:
+        return "what lies under the key is not a record of sfss: another program wrote it, or it is damaged"
+    return f"the record's format is {data[4]}, and this version of sfss reads {_FORMAT}: it is damaged or of a newer one"
