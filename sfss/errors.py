@@ -85,7 +85,7 @@ class OutOfSpace(SfssError):
 
 
 class ProtocolError(SfssError):
-    """The bytes that came from the other end make no sense as memcached's protocol; the connection is of no more use."""
+    """The other end's bytes make no sense as memcached's protocol: the connection is of no more use."""
 
 
 class Damaged(SfssError):

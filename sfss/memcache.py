@@ -167,7 +167,8 @@ class ReplyParser:
     def _last_line(self, line: bytes) -> Reply:
         failed = line.startswith(SERVER_ERROR)  # may cut a reply short: what came of it is void
         begun = bool(self._values or self._stats)
-        if not (line == END or failed or (not begun and (line in _LINES or line.startswith(_PREFIXES) or line.isdigit()))):
+        known = line in _LINES or line.startswith(_PREFIXES) or line.isdigit()
+        if not known or (begun and not (line == END or failed)):
             raise ProtocolError(f"not a line of memcached's protocol here: {line[:100]!r}")
         reply = Reply(line, [] if failed else self._values, {} if failed else self._stats)
         if begun:

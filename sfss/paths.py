@@ -67,12 +67,17 @@ def key_of(path: str) -> bytes:
     return b"#" + base64.b32encode(hashlib.sha256(path.encode()).digest()).rstrip(b"=")
 
 
+def is_hashed(key: bytes) -> bool:
+    """Whether the key doesn't tell its path, so that the record has to."""
+    return key.startswith(b"#")
+
+
 def path_of(key: bytes) -> str | None:
     """The path whose key this is; None where the key alone doesn't tell (``#``...: a long path's, or a block's).
 
     Raises BadPath for a key that ``key_of`` never makes: it belongs to somebody else.
     """
-    if key.startswith(b"#"):
+    if is_hashed(key):
         return None
     try:
         path = _ESCAPE.sub(lambda escape: bytes.fromhex(escape[1].decode()), key[1:]).decode()

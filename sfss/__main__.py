@@ -1,0 +1,7 @@
+"""``python -m sfss``."""
+
+import sys
+
+from sfss.cli import main
+
+sys.exit(main())

@@ -1,0 +1,76 @@
+"""The contract that the client of any kind of node keeps; ``tests/backends/contract.py`` tests every one of them.
+
+A backend stores bytes under a key and knows nothing of files, copies or other nodes. Every call ends within the
+backend's deadline, with an answer or with an error of ``sfss.errors`` that names the node. A call may be cancelled at
+any point; nobody else's call is the worse for it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from sfss.config import Address
+
+
+class Capabilities(NamedTuple):
+    """What a node was seen to be able to do when it was last connected to."""
+
+    kind: str  # "sfss", "memcached" or "beansdb"
+    version: str
+    durable: bool  # what it acknowledges survives its restart
+    evicting: bool  # it may throw away what it acknowledged to make room
+    cas: bool  # add and cas, so that a condition on the present value is decided at the node
+    ttl: bool  # it takes an expiry
+    head: bool  # it can give a record's header without its payload
+    largest_value: int  # bytes of a record
+
+
+class Versioned(NamedTuple):
+    """A value and the token that ``replace`` takes to put another in its place, and no other value's place."""
+
+    data: bytes
+    token: int
+
+
+class Backend(Protocol):
+    """One node."""
+
+    address: Address
+
+    @property
+    def capabilities(self) -> Capabilities | None:
+        """What the node can do; None before it was first connected to."""
+
+    @property
+    def away(self) -> str | None:
+        """Why the node can't be used now, in words; None if it can."""
+
+    async def start(self) -> None:
+        """Connect, or try to: returns when the first attempt has succeeded or failed; goes on trying by itself."""
+
+    async def close(self) -> None:
+        """Disconnect for good. What is in flight fails."""
+
+    async def get(self, key: bytes) -> bytes | None:
+        """The value, or None if the node says that there is none."""
+
+    async def gets(self, key: bytes) -> Versioned | None:
+        """The value with its token. Only where the node has ``cas``."""
+
+    async def head(self, key: bytes) -> bytes | None:
+        """At least the prefix and header of the record, the whole of it from a node that can't do better."""
+
+    async def set(self, key: bytes, data: bytes) -> None:
+        """Store, whatever was there. Raises TooLarge or OutOfSpace when the node can't take it."""
+
+    async def add(self, key: bytes, data: bytes) -> bool:
+        """Store if nothing is there; False if something is. Only where the node has ``cas``."""
+
+    async def replace(self, key: bytes, data: bytes, token: int, expiry: int = 0) -> bool:
+        """Store if what is there is still what ``token`` came with; ``expiry`` in seconds, 0 for never."""
+
+    async def delete(self, key: bytes) -> bool:
+        """Remove; False if nothing was there."""
+
+    async def stats(self) -> dict[str, str]:
+        """The node's own figures, over a connection of their own."""

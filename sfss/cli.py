@@ -1,0 +1,240 @@
+"""The command line: wiring only. Parses, builds settings, starts what was asked for, turns errors into exit statuses.
+
+Exit statuses: 0 it worked; 1 it didn't (a node or a server is away); 2 the command, a setting or a data directory is
+wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import sfss
+from sfss import config
+from sfss.config import Settings
+from sfss.errors import ConfigError
+
+EXAMPLES = """\
+examples:
+  sfss                                          serve on 127.0.0.1:8255, on three nodes of its own under ./sfss-data
+  sfss --host 0.0.0.0 --port 80                 the same for everybody
+  sfss --config conf/sfss.toml                  with settings from a file
+  SFSS_STORAGE_NODES=a:11211,b:11211 sfss       on other machines' nodes
+  sfss node --port 7900 --data /srv/sfss        one storage node
+  sfss status                                   what the nodes of a running service say
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except ConfigError as error:
+        print(f"sfss: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="sfss",
+        description="A small-file service: files by path over HTTP, kept on memcached-protocol nodes.",
+        epilog=EXAMPLES,
+        formatter_class=form,
+    )
+    parser.add_argument("--version", action="version", version=f"sfss {sfss.__version__}")
+    _add_settings(parser)
+    parser.set_defaults(run=_serve)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", description="without one, sfss serves")
+
+    node = commands.add_parser("node", help="run one storage node",
+                               description="A storage node: a memcached-protocol server that forgets nothing.")  # fmt: skip
+    node.add_argument("--host", default="127.0.0.1", help="address to answer on (default: %(default)s)")
+    node.add_argument("--port", type=int, default=7900, help="port to answer on, 0 for any (default: %(default)s)")
+    node.add_argument("--data", required=True, metavar="DIR", help="where the items lie; made if it isn't there")
+    node.add_argument("--durability", choices=("fsync", "os"), default="fsync",
+                      help="fsync: acknowledged means on disk, even if the power fails; os: handed to the kernel, lost"
+                      " only if the machine stops (default: %(default)s)")  # fmt: skip
+    node.add_argument("--max-item-size", default="8MiB", metavar="SIZE", help="largest value (default: %(default)s)")
+    node.add_argument("--max-connections", type=int, default=10_000, metavar="N", help="(default: %(default)s)")
+    node.add_argument("--stop-with-parent", action="store_true", help="stop when standard input ends")
+    node.set_defaults(run=_node)
+
+    status = commands.add_parser("status", help="show what the nodes of a running service say")
+    _add_settings(status)
+    status.add_argument("--json", action="store_true", help="print /status?format=full as it is")
+    status.set_defaults(run=_status)
+
+    check = commands.add_parser("config", help="check settings").add_subparsers(required=True, metavar="check")
+    check = check.add_parser("check", help="say what is wrong with the settings, or show what they come to")
+    _add_settings(check)
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    # SUPPRESS: an option that stands before the command isn't undone by its default behind it.
+    parser.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS,
+                        help="settings in TOML, see conf/sfss.toml (default: $SFSS_CONFIG, or none)")  # fmt: skip
+    parser.add_argument("--host", default=argparse.SUPPRESS, help="server.host (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=argparse.SUPPRESS, help="server.port (default: 8255)")
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    given = {key: value for key in ("host", "port") if (value := getattr(options, key, None)) is not None}
+    file = getattr(options, "config", None) or os.environ.get("SFSS_CONFIG")
+    return config.load(file, os.environ, {"server": given})
+
+
+# --- sfss: serve ---
+
+
+def _serve(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    from sfss.web import app  # here, for a node needs none of it
+
+    app.tls_context(settings)  # what is wrong with it should be said before anything starts
+    asyncio.run(_serve_until_told(settings))
+    return 0
+
+
+async def _serve_until_told(settings: Settings) -> None:
+    from sfss.supervisor import DataLock, EmbeddedNodes
+    from sfss.web.app import serve
+
+    stop, ready = asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        if not settings.storage.nodes:
+            stack.enter_context(DataLock(Path(settings.embedded.data)))
+        sock = stack.enter_context(_listen(settings))
+        if not settings.storage.nodes:
+            starting = asyncio.ensure_future(stack.enter_async_context(EmbeddedNodes(settings)))
+            stopping = asyncio.ensure_future(stop.wait())
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            await starting
+        serving = asyncio.create_task(serve(settings, sock, stop, ready))
+        await asyncio.wait((serving, asyncio.create_task(ready.wait())), return_when=asyncio.FIRST_COMPLETED)
+        if ready.is_set():
+            _say_where(settings, sock)
+        await serving
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Take the port at once: whoever comes while the nodes start waits, and a second service is told off."""
+    host, port = settings.server.host, settings.server.port
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise ConfigError(
+            f"port {port} of {host} can't be taken ({error.strerror}): stop what listens there, or choose"
+            " another with --port"
+        ) from None
+
+
+def _say_where(settings: Settings, sock: socket.socket) -> None:
+    host, port = sock.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    url = f"{'https' if settings.server.tls_certificate else 'http'}://{shown}:{port}"
+    if settings.storage.nodes:
+        where = f"nodes   {', '.join(settings.storage.nodes)}"
+    else:
+        nodes = settings.nodes
+        where = (
+            f"nodes   {len(nodes)} of its own, {nodes[0]} to {nodes[-1].port}\n"
+            f"  data    {Path(settings.embedded.data).absolute()}"
+        )
+    print(
+        f"sfss {sfss.__version__} serves {url}\n  {where}\n"
+        f'  try     curl -F "upload_file=@README.rst" "{url}/files?path=docs/readme.rst"',
+        flush=True,
+    )
+
+
+# --- the other commands ---
+
+
+def _node(options: argparse.Namespace) -> int:
+    from sfss.node.server import NodeSettings, serve
+
+    try:
+        max_item_size = config.parse_size(options.max_item_size)
+    except ValueError as error:
+        raise ConfigError(f"--max-item-size: {error}") from None
+    if not 0 <= options.port <= 65535:
+        raise ConfigError(f"--port: {options.port} is no port, they go to 65535")
+    settings = NodeSettings(
+        host=options.host,
+        port=options.port,
+        data=Path(options.data),
+        durability=options.durability,
+        max_item_size=max_item_size,
+        max_connections=options.max_connections,
+        stop_with_parent=options.stop_with_parent,
+    )
+    asyncio.run(serve(settings))
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    from sfss.web.app import tls_context
+
+    tls_context(settings)
+    for section, keys in config.as_dict(settings).items():
+        print(f"[{section}]")
+        for key, value in keys.items():
+            print(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+        print()
+    print(f"# good: files go to {', '.join(map(str, settings.nodes))}")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    server = _settings(options).server
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104
+    host = f"[{host}]" if ":" in host else host
+    url = f"{'https' if server.tls_certificate else 'http'}://{host}:{server.port}/status?format=full"
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310
+            status = json.load(answer)
+    except urllib.error.HTTPError as error:
+        print(f"sfss: {json.load(error).get('detail', error)}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        print(f"sfss: no service answers at {url}: {reason}; start it, or name it with --host and --port",
+              file=sys.stderr)  # fmt: skip
+        return 1
+    print(json.dumps(status, indent=2, ensure_ascii=False) if options.json else _table(status))
+    return 0
+
+
+def _table(status: Mapping[str, Mapping[str, Mapping[str, str]]]) -> str:
+    columns = ("items", "bytes", "gets", "hits", "sets", "uptime", "version")
+    keys = ("curr_items", "bytes", "cmd_get", "get_hits", "cmd_set", "uptime", "version")
+    rows = [("node", *columns)]
+    for node, stats in status["storages"].items():
+        rows.append((node, *((stats.get(key, "-") for key in keys) if stats else ("away", *["-"] * 6))))
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join([*lines, *(f"warning: {warning}" for warning in status["webserver"]["warnings"])])

@@ -1,0 +1,46 @@
+"""The ring: from a key to the nodes that own it. Pure: no network, no clock.
+
+Ketama, point for point as libmemcached's ``ketama_weighted`` lays it (``libmemcached/hosts.cc``, ``hash.cc``), so any
+libmemcached client that is told the same nodes finds each record's first owner. ``uhashring`` makes the points; here
+the owners at each point are worked out once, so that a look-up is one MD5 and one bisection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from uhashring import HashRing
+
+_DEFAULT_PORT = ":11211"  # libmemcached leaves memcached's own port out of the name that it hashes
+
+
+class Ring:
+    """Places keys on ``names``, which are distinct; the order in which they are given changes nothing."""
+
+    def __init__(self, names: Sequence[str], copies: int = 1) -> None:
+        by_ketama = {name.removesuffix(_DEFAULT_PORT): name for name in names}
+        if len(by_ketama) != len(names) or not names:
+            raise ValueError("a ring needs nodes, and different names for them")
+        points = HashRing(dict.fromkeys(by_ketama, 1), hash_fn="ketama").get_points()
+        self._positions = [position for position, _ in points]  # sorted; 160 to a node
+        self._owners = _owners_at([by_ketama[name] for _, name in points], min(copies, len(names)))
+
+    def owners(self, key: bytes) -> tuple[str, ...]:
+        """The names of the first ``copies`` distinct nodes from the key's point on; fewer if there are fewer."""
+        point = int.from_bytes(hashlib.md5(key, usedforsecurity=False).digest()[:4], "little")
+        return self._owners[bisect_left(self._positions, point) % len(self._positions)]
+
+
+def _owners_at(names: list[str], copies: int) -> list[tuple[str, ...]]:
+    """For each point, the distinct names met from there on, round the ring."""
+    found = []
+    for start in range(len(names)):
+        owners: dict[str, None] = {}
+        for step in range(len(names)):
+            owners[names[(start + step) % len(names)]] = None
+            if len(owners) == copies:
+                break
+        found.append(tuple(owners))
+    return found

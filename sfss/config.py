@@ -1,0 +1,217 @@
+"""Settings: a TOML file, the environment and the command line become frozen, typed objects, or a ConfigError.
+
+Nothing is built here and nothing is read at import. The order, first wins: command line, ``SFSS_SECTION_KEY`` in the
+environment, the file, the default. ``conf/sfss.toml`` explains each key and its consequence; a test holds that page
+against these classes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from sfss.errors import ConfigError
+from sfss.memcache import MAX_KEY
+
+MIB = 1024 * 1024
+# A file is one record for now, held in memory whole at the front and at the node.
+LARGEST_FILE = 64 * MIB
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+
+
+class Size(int):
+    """A number of bytes; written ``65536``, ``"64KiB"``, ``"2MiB"`` or ``"1GiB"``."""
+
+
+class Address(NamedTuple):
+    """Where a node answers, and the name by which the ring places it."""
+
+    host: str
+    port: int
+    name: str
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[server]``: where the front answers."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8255  # 0: any free one
+    tls_certificate: str = ""
+    tls_key: str = ""
+    shutdown_timeout: Seconds = 30.0
+
+
+class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[storage]``: the nodes, and how long to wait for them."""
+
+    nodes: tuple[str, ...] = ()  # as parse_address takes them; none: the embedded ones
+    connect_timeout: Seconds = 0.5
+    timeout: Seconds = 2.0
+    retry_after: Seconds = 2.0
+
+
+class Embedded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[embedded]``: the nodes that sfss starts itself where ``storage.nodes`` names none."""
+
+    nodes: Annotated[int, Meta(ge=1, le=64)] = 3
+    first_port: Port = 7900
+    data: str = "sfss-data"
+    durability: str = "fsync"
+
+    def addresses(self) -> tuple[Address, ...]:
+        """Their names place them, so that a change of ``first_port`` moves no file."""
+        return tuple(Address("127.0.0.1", self.first_port + n, f"embedded-{n}") for n in range(self.nodes))
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[limits]``: what is refused, and when a caller is given up."""
+
+    max_file_size: Size = Size(2 * MIB)
+    body_timeout: Seconds = 60.0
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that can be set."""
+
+    server: Server = Server()
+    storage: Storage = Storage()
+    embedded: Embedded = Embedded()
+    limits: Limits = Limits()
+
+    @property
+    def nodes(self) -> tuple[Address, ...]:
+        """The nodes that files lie on: the named ones, or the embedded."""
+        return tuple(map(parse_address, self.storage.nodes)) or self.embedded.addresses()
+
+
+_DEFAULTS = Settings()
+
+
+def load(
+    file: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Mapping[str, object]] | None = None,
+) -> Settings:
+    """Settings from a TOML ``file``, an ``environment`` and ``overrides`` by section, the later ones winning.
+
+    Raises ConfigError, which names the key and says what it may be.
+    """
+    merged: dict[str, dict[str, object]] = {}
+    for source in (_read(file) if file else {}, _from_environment(environment or {}), overrides or {}):
+        for section, keys in source.items():
+            if not isinstance(keys, Mapping):
+                raise ConfigError(f"{section}: write it as a section, [{section}], with its keys below")
+            merged.setdefault(section, {}).update(keys)
+    try:
+        settings = msgspec.convert(merged, Settings, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error))) from None
+    _check_together(settings)
+    return settings
+
+
+def parse_size(text: str) -> Size:
+    """``"2MiB"`` -> 2097152. Raises ValueError."""
+    match = re.fullmatch(r"(\d{1,15})\s*(|B|KiB|MiB|GiB)", text.strip())
+    if not match:
+        raise ValueError(f"'{text}' is not a size: write bytes, or a number with KiB, MiB or GiB, e.g. \"2MiB\"")
+    return Size(int(match[1]) * 1024 ** ("", "KiB", "MiB", "GiB").index(match[2].removesuffix("B") and match[2]))
+
+
+def parse_address(text: str) -> Address:
+    """``"host:port"`` or ``"name=host:port"``; an IPv6 host stands in brackets. Raises ValueError."""
+    name, _, where = text.rpartition("=")
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):(\d{1,5})", where)
+    if not match or not 1 <= int(match[2]) <= 65535:
+        raise ValueError(f'\'{text}\' is not a node: write "host:port", or "name=host:port"')
+    if "=" in text and not re.fullmatch(rf"[!-<>-~]{{1,{MAX_KEY}}}", name):
+        raise ValueError(f"'{text}': a node's name is made of visible ASCII characters other than '='")
+    return Address(match[1].strip("[]"), int(match[2]), name or where)
+
+
+def as_dict(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Every section with its keys and their values."""
+    return {section: msgspec.structs.asdict(keys) for section, keys in msgspec.structs.asdict(settings).items()}
+
+
+def _read(file: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(file).read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the configuration {file} can't be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration {file} is not TOML: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = {}
+    sections = get_type_hints(Settings)
+    for variable, text in environment.items():
+        prefix, _, rest = variable.partition("_")
+        section, _, key = rest.lower().partition("_")
+        if prefix != "SFSS" or variable == "SFSS_CONFIG":
+            continue
+        if section not in sections or key not in sections[section].__struct_fields__:
+            raise ConfigError(f"{variable} in the environment is no setting of sfss{_nearest(f'{section}.{key}')}")
+        listed = [word for word in re.split(r"[,\s]+", text) if word]
+        found.setdefault(section, {})[key] = listed if isinstance(as_dict(_DEFAULTS)[section][key], tuple) else text
+    return found
+
+
+def _decode(type_: type, given: object) -> object:
+    if type_ is Size:
+        if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
+            return Size(given)
+        return parse_size(str(given))
+    raise NotImplementedError(type_)
+
+
+def _explain(message: str) -> str:
+    """msgspec's 'Expected `int`, got `str` - at `$.server.port`', with the setting's name in front."""
+    what, _, where = message.partition(" - at ")
+    key = where.strip("`").removeprefix("$").lstrip(".")
+    if unknown := re.search(r"unknown field `(.+?)`", what):
+        name = f"{key}.{unknown[1]}".lstrip(".")
+        return f"{name} is no setting of sfss{_nearest(name)}"
+    return f"{key or 'the configuration'}: {what[0].lower()}{what[1:]}"
+
+
+def _nearest(name: str) -> str:
+    every = [f"{section}.{key}" for section, keys in as_dict(_DEFAULTS).items() for key in keys]
+    near = difflib.get_close_matches(name, [*every, *as_dict(_DEFAULTS)], 1)
+    return f": did you mean {near[0]}?" if near else f": there are {', '.join(every)}"
+
+
+def _check_together(settings: Settings) -> None:
+    """What no single key can tell."""
+    if bool(settings.server.tls_certificate) != bool(settings.server.tls_key):
+        raise ConfigError("server.tls_certificate and server.tls_key go together: give both, or neither")
+    if settings.embedded.durability not in ("fsync", "os"):
+        raise ConfigError(f'embedded.durability: \'{settings.embedded.durability}\' is neither "fsync" nor "os"')
+    if settings.limits.max_file_size > LARGEST_FILE:
+        raise ConfigError(
+            f"limits.max_file_size: {settings.limits.max_file_size} bytes; at most 64MiB are possible, for a file is"
+            " held in memory as one record"
+        )
+    if settings.embedded.first_port + settings.embedded.nodes > 65536:
+        raise ConfigError("embedded.first_port: the embedded nodes' ports would go beyond 65535")
+    try:
+        nodes = settings.nodes
+    except ValueError as error:
+        raise ConfigError(f"storage.nodes: {error}") from None
+    for texts in ([node.name for node in nodes], [str(node) for node in nodes]):
+        if twice := next((text for text in texts if texts.count(text) > 1), None):
+            raise ConfigError(f"storage.nodes: '{twice}' stands there twice")

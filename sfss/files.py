@@ -1,0 +1,204 @@
+"""The file service: put, open, stat and delete files by path. Knows paths and records; no HTTP, no nodes.
+
+A file becomes visible at once and whole, when its record is kept; until then, and if anything goes wrong before, what
+was there stays as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import NamedTuple
+
+from sfss import paths, record
+from sfss.cluster.replication import Cluster, Token
+from sfss.errors import Damaged, NotFound, TooLarge, Unavailable
+from sfss.record import Header, Kind
+
+# How often a conditional write begins again because another one came in between.
+_RACES = 16
+
+
+class Info(NamedTuple):
+    """What is known of a file."""
+
+    path: str
+    size: int  # bytes
+    sha256: bytes
+    modified: int  # microseconds since the epoch
+    type: str | None  # as it was given; None: guess
+    meta: dict[str, str]
+
+
+class File(NamedTuple):
+    """A file, whole."""
+
+    info: Info
+    content: memoryview
+
+
+# Is called with what is there now, None for no file; raises PreconditionFailed to stop the write.
+Condition = Callable[[Info | None], None]
+
+
+class Files:
+    """Files by path on a cluster. ``max_file_size`` in bytes."""
+
+    def __init__(self, cluster: Cluster, *, max_file_size: int) -> None:
+        self._cluster = cluster
+        self._max_file_size = max_file_size
+        self._front = secrets.randbits(32)
+        self._last_version = 0
+
+    async def open(self, path: str) -> File:
+        """The file at a path, every byte checked. Raises BadPath, NotFound, Damaged, NodeError."""
+        paths.check(path)
+        found = await self._cluster.get(paths.key_of(path))
+        if found is None or not _is_file(path, found.header):
+            raise NotFound(path)
+        return File(_info(path, found.header), memoryview(found.payload))
+
+    async def stat(self, path: str) -> Info:
+        """What is known of the file at a path, without reading it where that can be. Raises as ``open`` does."""
+        paths.check(path)
+        header = await self._cluster.head(paths.key_of(path))
+        if header is None or not _is_file(path, header):
+            raise NotFound(path)
+        return _info(path, header)
+
+    async def put(
+        self,
+        path: str,
+        content: AsyncIterable[bytes],
+        *,
+        type: Callable[[], str | None] = lambda: None,
+        meta: dict[str, str] | None = None,
+        condition: Condition | None = None,
+    ) -> Info:
+        """Store a file, in place of what is there; returns when it is kept.
+
+        ``type`` is asked for when the content has ended, for a form may name it only then.
+        If ``content`` raises, or this is cancelled before the record has left, nothing has changed.
+        Raises BadPath, TooLarge, OutOfSpace, NodeError, and what ``condition`` and ``content`` raise.
+        """
+        paths.check(path)
+        key = paths.key_of(path)
+        if condition is not None:  # fail before the content is taken, if it can be known
+            condition(await self._present(path, key))
+        body, sha256 = await self._collect(content)
+        header = self._header(Kind.FILE, path, key, body, sha256, type(), meta)
+        data = record.encode(header, body)
+        if condition is None:
+            await self._cluster.put(key, data)
+        else:
+            await self._change(path, key, condition, lambda token: self._cluster.put_if(key, data, token))
+        return _info(path, header)
+
+    async def delete(self, path: str, condition: Condition | None = None) -> None:
+        """Remove the file at a path. Raises BadPath, NotFound, NodeError, and what ``condition`` raises."""
+        paths.check(path)
+        key = paths.key_of(path)
+        if condition is None:
+            if not await self._cluster.delete(key):
+                raise NotFound(path)
+            return
+
+        def there_and_right(info: Info | None) -> None:
+            if info is None:
+                raise NotFound(path)
+            condition(info)
+
+        tombstone = record.encode(self._header(Kind.TOMBSTONE, path, key, b"", b""), b"")
+        await self._change(path, key, there_and_right, lambda token: self._cluster.delete_if(key, tombstone, token))
+
+    def check_size(self, size: int) -> None:
+        """Raises TooLarge if a file of ``size`` bytes, or the beginning of one, can't be taken."""
+        if size > self._max_file_size:
+            raise TooLarge(
+                f"the file has more than {self._max_file_size} bytes: raise limits.max_file_size or send a smaller one",
+                limit=self._max_file_size,
+                setting="limits.max_file_size",
+            )
+
+    async def stats(self) -> dict[str, dict[str, str]]:
+        """Every node's own figures. Raises Unavailable if none answers."""
+        return await self._cluster.stats()
+
+    def nodes(self) -> dict[str, dict[str, object]]:
+        """Every node's state as this front sees it: ``away``, None or why, and what it can do."""
+        capabilities = self._cluster.capabilities()
+        return {node: {"away": away, **capabilities[node]} for node, away in self._cluster.ready().items()}
+
+    # --- within ---
+
+    async def _present(self, path: str, key: bytes) -> Info | None:
+        header = await self._cluster.head(key)
+        return _info(path, header) if header and _is_file(path, header) else None
+
+    async def _collect(self, content: AsyncIterable[bytes]) -> tuple[bytes, bytes]:
+        """The whole content and its SHA-256, given up as soon as it is too large."""
+        chunks: list[bytes] = []
+        size = 0
+        digest = hashlib.sha256()
+        async for chunk in content:
+            size += len(chunk)
+            self.check_size(size)
+            digest.update(chunk)
+            chunks.append(chunk)
+        return b"".join(chunks) if len(chunks) != 1 else chunks[0], digest.digest()
+
+    async def _change(
+        self, path: str, key: bytes, condition: Condition, change: Callable[[Token], Awaitable[bool]]
+    ) -> None:
+        """Make a change if the condition holds of just the state that it takes the place of."""
+        for _ in range(_RACES):
+            header, token = await self._cluster.get_for_update(key)
+            condition(_info(path, header) if header and _is_file(path, header) else None)
+            if await change(token):
+                return
+        raise Unavailable(f"'{path}' changed {_RACES} times while its condition was checked: try again")
+
+    def _header(
+        self,
+        kind: Kind,
+        path: str,
+        key: bytes,
+        body: bytes,
+        sha256: bytes,
+        type: str | None = None,
+        meta: dict[str, str] | None = None,
+    ) -> Header:
+        return Header(
+            kind=kind,
+            version=self._next_version(),
+            front=self._front,
+            size=len(body),
+            sha256=sha256,
+            payload_size=len(body),
+            payload_xxh3=record.payload_checksum(body),
+            type=type,
+            meta=meta or None,
+            path=path if paths.is_hashed(key) else None,
+        )
+
+    def _next_version(self) -> int:
+        """Microseconds since the epoch, made monotonic: a clock that is set back doesn't make new writes old."""
+        self._last_version = max(self._last_version + 1, time.time_ns() // 1000)
+        return self._last_version
+
+
+def _is_file(path: str, header: Header) -> bool:
+    """Whether the record is a file, and this path's: two long paths could share a key, if SHA-256 were broken."""
+    if header.path is not None and header.path != path:
+        raise Damaged(f"what lies under the key of '{path}' belongs to '{header.path}'")
+    if header.kind == Kind.TOMBSTONE:
+        return False
+    if header.kind != Kind.FILE:
+        raise Damaged(f"what lies at '{path}' is a {header.kind.name.lower()}, which this version can't read")
+    return True
+
+
+def _info(path: str, header: Header) -> Info:
+    return Info(path, header.size, header.sha256, header.version, header.type, header.meta or {})

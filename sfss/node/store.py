@@ -1,0 +1,413 @@
+"""Items in RocksDB: what a data directory holds, and how each change to it is made whole. No sockets, no asyncio.
+
+One column family; the first byte of a key says what lies under it (all numbers big-endian):
+
+===========  ===========================================================================================
+``h`` + key  the *head*: flags u32, expiry u64, cas u64, time u64, size u64, then the record's prefix and
+             header if the value is a record of sfss, else nothing
+``d`` + key  the *body*: flags u32, expiry u64, cas u64, then the value
+``m`` + ...  about the directory: ``mformat`` (layout's number and name), ``mtotals`` (items u64, bytes of
+             values u64), ``mcas`` (u64, no item version above it was ever given), ``mflush`` (u64, when a
+             delayed flush_all is due)
+===========  ===========================================================================================
+
+expiry is in seconds since the epoch, 0 for never; time, when the value was written, in microseconds. A plain get reads
+the body alone, and so the body repeats what a get answers. Heads lie together in key order, and stay in the LSM tree
+while large bodies go to blob files: all keys with their records' headers can be read without touching one body.
+
+Every change is one WriteBatch (head, body, totals), so that after a crash it is there whole or not at all, and the
+totals are right without counting.
+
+What is durable when: a change that returned is in the kernel's hands (it survives ``kill -9``); it is on the disk once
+a ``sync`` that began after it has returned. Reads see a change at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    DBRecoveryMode,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+)
+
+from sfss import record
+from sfss.errors import ConfigError, OutOfSpace
+
+log = logging.getLogger("sfss.node")
+
+KIB, MIB = 1024, 1024 * 1024
+
+LAYOUT = b"1 sfss-items"  # number and name; a change of anything in the table above is a new number
+
+# Three nodes run on a laptop: with the figures below a node's memory stays under some 200 MiB whatever it holds.
+BLOCK_CACHE = 64 * MIB  # heads, small bodies, and every index and filter block: RocksDB's only cache
+WRITE_BUFFER = 32 * MIB  # a memtable; when full it is written out as one table and one blob file
+WRITE_BUFFERS = 3  # one being filled, two being written out: a burst doesn't wait for the disk at once
+MAX_TOTAL_WAL = 256 * MIB  # what a start after a crash may have to replay: a second or two
+MAX_OPEN_FILES = 1000  # of RocksDB; the rest of a usual limit is for connections
+BACKGROUND_JOBS = 2  # flushes and compactions at a time; more would take the cores from the clients
+MIN_BLOB = 1 * KIB  # a smaller body is cheaper to move along in the tree than to look up beside it
+BLOB_FILE = 64 * MIB  # the unit in which overwritten and deleted bodies give their space back
+BLOB_GC_AGE = 0.5  # compaction moves the living out of the older half of the blob files ...
+BLOB_GC_FORCE = 0.5  # ... and is started for it when half of what they hold is dead
+BLOOM_BITS = 10  # a key: 1 % of look-ups of absent keys reach a data block
+INFO_LOG, INFO_LOGS = 4 * MIB, 4  # RocksDB's own LOG: size of a file, and how many are kept
+
+CAS_LEASE = 120 * 1_000_000  # item versions (microseconds) that are reserved on disk ahead of their use
+
+_HEAD, _BODY = b"h", b"d"
+_HEADS_END, _BODIES_END = b"i", b"e"  # the first keys behind all heads and all bodies
+_FORMAT, _TOTALS, _CAS, _FLUSH = b"mformat", b"mtotals", b"mcas", b"mflush"
+
+_HEAD_FIELDS = struct.Struct(">IQQQQ")
+_BODY_FIELDS = struct.Struct(">IQQ")
+_TOTALS_FIELDS = struct.Struct(">QQ")
+_NUMBER = struct.Struct(">Q")
+
+
+class Item(NamedTuple):
+    """What a get answers."""
+
+    flags: int
+    expiry: int
+    cas: int
+    data: memoryview
+
+
+class Head(NamedTuple):
+    """All that is known of an item without its body."""
+
+    flags: int
+    expiry: int
+    cas: int
+    time: int
+    size: int
+    header: bytes  # the record's prefix and header; empty if the value isn't a record
+
+
+class Store:
+    """An open data directory. One thread calls it, but for ``sync``, which may run in another meanwhile.
+
+    Where RocksDB fails a read, its exception comes through (and ``read_errors`` counts it): a failure is never a miss.
+    Where it fails a write, nothing has changed for later reads, and OutOfSpace or its exception comes through.
+    """
+
+    def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
+        """Open ``directory``, made if it isn't there. Raises ConfigError."""
+        self.directory = directory
+        self.clock = clock
+        self.read_errors = 0
+        self.write_errors = 0
+        self.unsynced = False  # whether something was written since the last sync began
+        self._suspect = False  # whether the write-ahead log may have lost what a failed sync was to make durable
+        self._db = _open(directory)
+        try:
+            self._load()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _load(self) -> None:
+        if self._db.get(_FORMAT) is None and self._is_empty():
+            self._db.put(_FORMAT, LAYOUT)
+        layout = self._db.get(_FORMAT)
+        if layout != LAYOUT:
+            raise ConfigError(_why_not_this_layout(self.directory, layout))
+        self.items, self.bytes = _TOTALS_FIELDS.unpack(self._db.get(_TOTALS) or bytes(_TOTALS_FIELDS.size))
+        self._flush_at = self._number(_FLUSH)
+        # All versions up to the bound may have been given; the clock may since have gone back, the bound has not.
+        self._last_cas = self._number(_CAS)
+        self._cas_bound = max(self._last_cas, int(self.clock() * 1e6)) + CAS_LEASE
+        self._db.put(_CAS, _NUMBER.pack(self._cas_bound))
+        self._db.flush_wal(True)
+
+    def _is_empty(self) -> bool:
+        iterator = self._db.iter()
+        iterator.seek_to_first()
+        return not iterator.valid()
+
+    def _number(self, name: bytes) -> int:
+        stored = self._db.get(name)
+        return int(_NUMBER.unpack(stored)[0]) if stored else 0
+
+    # --- reading ---
+
+    def get(self, key: bytes) -> Item | None:
+        """The item, read in one go; None if there is none, or no more."""
+        if self._flush_at and self._all_gone():
+            return None
+        entry = self._read(_BODY + key)
+        if entry is None:
+            return None
+        flags, expiry, cas = _BODY_FIELDS.unpack_from(entry)
+        if expiry and expiry <= self.clock():
+            self.head(key)
+            return None
+        return Item(flags, expiry, cas, memoryview(entry)[_BODY_FIELDS.size :])
+
+    def head(self, key: bytes) -> Head | None:
+        """What is known of the item without its body, which is not read; None if there is none, or no more."""
+        if self._flush_at and self._all_gone():
+            return None
+        head = _parse_head(self._read(_HEAD + key))
+        if head is None or not self._expired(head.expiry):
+            return head
+        # A full disk must not turn reads into errors: what has expired is gone even while it can't be removed.
+        with contextlib.suppress(Exception):  # counted where it was raised
+            self.remove(key, head)
+        return None
+
+    def claim(self, key: bytes) -> Head | None:
+        """``head`` for a writer: what ``put`` and ``remove`` want to know. What has expired is removed, or this fails."""
+        self.settle()
+        head = _parse_head(self._read(_HEAD + key))
+        if head is not None and self._expired(head.expiry):
+            self.remove(key, head)
+            return None
+        return head
+
+    def _all_gone(self) -> bool:
+        """Whether a delayed flush_all is due and can't be carried out: nothing is there then, whatever can be read."""
+        with contextlib.suppress(Exception):
+            self.settle()
+            return False
+        return True
+
+    def _read(self, key: bytes) -> bytes | None:
+        try:
+            entry: bytes | None = self._db.get(key)
+        except Exception:
+            self.read_errors += 1
+            raise
+        return entry
+
+    def _expired(self, expiry: int) -> bool:
+        return expiry != 0 and expiry <= self.clock()
+
+    # --- writing ---
+
+    def put(self, key: bytes, flags: int, expiry: int, data: bytes, old: Head | None) -> None:
+        """Keep ``data`` under ``key``; ``old`` is what ``claim`` has just said of the key.
+
+        An ``expiry`` that is past leaves the key empty.
+        """
+        now = self.clock()
+        if expiry and expiry <= now:
+            if old is not None:
+                self.remove(key, old)
+            return
+        batch = WriteBatch(raw_mode=True)
+        cas, bound = self._next_cas(now, batch)
+        end = record.header_end(data)
+        header = data[:end] if end is not None and end <= len(data) else b""
+        batch.put(_HEAD + key, _HEAD_FIELDS.pack(flags, expiry, cas, int(now * 1e6), len(data)) + header)
+        batch.put(_BODY + key, _BODY_FIELDS.pack(flags, expiry, cas) + data)
+        if old is None:
+            self._write(batch, self.items + 1, self.bytes + len(data))
+        else:
+            self._write(batch, self.items, self.bytes + len(data) - old.size)
+        self._cas_bound = bound
+
+    def remove(self, key: bytes, old: Head) -> None:
+        """Remove the item that ``claim`` has just told of."""
+        batch = WriteBatch(raw_mode=True)
+        batch.delete(_HEAD + key)
+        batch.delete(_BODY + key)
+        self._write(batch, self.items - 1, self.bytes - old.size)
+
+    def touch(self, key: bytes, expiry: int) -> Item | None:
+        """Give the item another ``expiry`` and return it; None if there is none.
+
+        The body is written anew, for it holds the expiry that a get goes by. The version (cas) stays, as in memcached.
+        """
+        old, item = self.claim(key), self.get(key)
+        if old is None or item is None:
+            return None
+        if self._expired(expiry):
+            self.remove(key, old)
+        elif expiry != item.expiry:
+            batch = WriteBatch(raw_mode=True)
+            head = _HEAD_FIELDS.pack(old.flags, expiry, old.cas, old.time, old.size) + old.header
+            batch.put(_HEAD + key, head)
+            batch.put(_BODY + key, _BODY_FIELDS.pack(item.flags, expiry, item.cas) + item.data)
+            self._write(batch, self.items, self.bytes)
+        return item
+
+    def flush_all(self, at: int = 0) -> None:
+        """Remove every item, or all that will be there ``at`` that second; a call undoes an earlier one's delay."""
+        batch = WriteBatch(raw_mode=True)
+        if at > self.clock():
+            batch.put(_FLUSH, _NUMBER.pack(at))
+            self._write(batch, self.items, self.bytes)
+            self._flush_at = at
+            return
+        batch.delete_range(_HEAD, _HEADS_END)
+        batch.delete_range(_BODY, _BODIES_END)
+        batch.delete(_FLUSH)
+        self._write(batch, 0, 0)
+        self._flush_at = 0
+
+    def settle(self) -> None:
+        """Carry out a delayed flush_all that is due. Before every command, so that none sees, or adds to, the past."""
+        if self._flush_at and self._flush_at <= self.clock():
+            self.flush_all()
+
+    def _next_cas(self, now: float, batch: WriteBatch) -> tuple[int, int]:
+        """A version that no item ever had, and the bound that ``batch`` then writes: raised while half a lease is left."""
+        cas = self._last_cas = max(self._last_cas + 1, int(now * 1e6))
+        bound = self._cas_bound
+        if cas + CAS_LEASE // 2 > bound:
+            bound = cas + CAS_LEASE
+            batch.put(_CAS, _NUMBER.pack(bound))
+        return cas, bound
+
+    def _write(self, batch: WriteBatch, items: int, size: int) -> None:
+        batch.put(_TOTALS, _TOTALS_FIELDS.pack(items, size))
+        try:
+            self._db.write(batch)
+        except Exception as error:
+            # RocksDB writes its log first and the memtable after, so readers don't see the change. It may all the same
+            # lie in the log, and be there after a restart: a failed write's outcome is unknown until then, but whole.
+            self.write_errors += 1
+            if "No space left" in str(error):
+                raise OutOfSpace("out of space storing object") from error
+            raise
+        self.items, self.bytes = items, size
+        self.unsynced = True
+
+    # --- durability ---
+
+    def sync(self) -> None:
+        """Make durable all that was written before this call. May run in another thread; the GIL is free meanwhile.
+
+        After a failure nobody knows what of the log reached the disk: the kernel may have dropped the pages and will
+        call the next fsync of the same file good. The changes are in the memtable still, so the next sync writes that
+        out as tables, fsynced on their own, before it trusts a log again; until it succeeds, each sync fails. What a
+        failed sync covered was not acknowledged; readers see it, and a crash may or may not undo it, each change whole.
+        """
+        try:
+            if self._suspect:
+                self._db.flush(True)
+            self._db.flush_wal(True)
+        except BaseException as error:
+            self._suspect = self.unsynced = True
+            if "No space left" in str(error):
+                raise OutOfSpace("out of space storing object") from error
+            raise
+        self._suspect = False
+
+    def close(self) -> None:
+        """Write everything out, so that the next open has nothing to replay, and let go of the directory."""
+        try:
+            self._db.put(_CAS, _NUMBER.pack(self._last_cas))  # the rest of the lease was not used
+            self._db.flush(True)
+        finally:
+            self._db.close()
+
+
+def _parse_head(entry: bytes | None) -> Head | None:
+    if entry is None:
+        return None
+    return Head(*_HEAD_FIELDS.unpack_from(entry), entry[_HEAD_FIELDS.size :])
+
+
+# --- opening ---
+
+
+def _open(directory: Path) -> Rdict:
+    try:
+        _make(directory)
+        db = Rdict(str(directory), _options())
+    except Exception as error:
+        raise ConfigError(_why_not_open(directory, error)) from error
+    reading = ReadOptions()
+    reading.set_verify_checksums(True)
+    db.set_read_options(reading)
+    return db
+
+
+def _make(directory: Path) -> None:
+    """Make the directory and its parents, durably: a file is not safe while the directory that names it isn't."""
+    if directory.is_dir():
+        return
+    if not directory.parent.is_dir():
+        _make(directory.parent)
+    directory.mkdir(exist_ok=True)
+    descriptor = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_paranoid_checks(True)
+    # Play the log back to the first record that is torn or doesn't pass its checksum, and no further: what lies behind
+    # was never covered by a sync, or else the order of writes, and with it the totals, would break. A torn tail is what
+    # every power loss leaves, so absolute_consistency would refuse to start after each; tolerate_corrupted_tail_records
+    # lets garbage in only where the file ends, and a disk's cache leaves it elsewhere too.
+    options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
+    options.set_block_based_table_factory(_tables())
+    options.set_compression_type(DBCompressionType.none())
+    options.set_write_buffer_size(WRITE_BUFFER)
+    options.set_max_write_buffer_number(WRITE_BUFFERS)
+    options.set_max_total_wal_size(MAX_TOTAL_WAL)
+    options.set_max_open_files(MAX_OPEN_FILES)
+    options.set_max_background_jobs(BACKGROUND_JOBS)
+    options.set_avoid_unnecessary_blocking_io(True)  # dead files are deleted in the background, not by a client's write
+    options.set_keep_log_file_num(INFO_LOGS)
+    options.set_max_log_file_size(INFO_LOG)
+    options.set_enable_blob_files(True)
+    options.set_min_blob_size(MIN_BLOB)
+    options.set_blob_file_size(BLOB_FILE)
+    options.set_blob_compression_type(DBCompressionType.none())
+    options.set_enable_blob_gc(True)
+    options.set_blob_gc_age_cutoff(BLOB_GC_AGE)
+    options.set_blob_gc_force_threshold(BLOB_GC_FORCE)
+    return options
+
+
+def _tables() -> BlockBasedOptions:
+    tables = BlockBasedOptions()
+    tables.set_block_cache(Cache(BLOCK_CACHE))
+    tables.set_bloom_filter(BLOOM_BITS, False)
+    # Indexes and filters count against the cache, or memory would grow with the number of keys.
+    tables.set_cache_index_and_filter_blocks(True)
+    tables.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    return tables
+
+
+def _why_not_open(directory: Path, error: Exception) -> str:
+    what = str(error)
+    if isinstance(error, FileExistsError | NotADirectoryError) or directory.is_file():
+        return f"the data directory {directory} is not a directory: name another one with --data"
+    if "lock" in what.lower():
+        return f"the data directory {directory} is in use by another process: stop that one or name another directory"
+    if isinstance(error, PermissionError) or "Permission denied" in what:
+        return f"the data directory {directory} can't be written: let the user who runs the node own it ({what})"
+    return f"the data directory {directory} can't be opened: {what}"
+
+
+def _why_not_this_layout(directory: Path, layout: bytes | None) -> str:
+    if layout is None:
+        return f"the data directory {directory} holds a database of another program: name another one with --data"
+    return (
+        f"the data directory {directory} has the layout '{layout.decode(errors='replace')}', and this version of sfss "
+        f"reads '{LAYOUT.decode()}': run the version that wrote it, or name another directory with --data"
+    )

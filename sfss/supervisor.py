@@ -1,0 +1,180 @@
+"""The embedded nodes: child processes that are started, watched, started again and stopped.
+
+Each child ends by itself when its standard input ends, so none outlives this process, whatever becomes of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from sfss.config import Address, Settings
+from sfss.errors import ConfigError, NodeError
+from sfss.record import MAX_OVERHEAD
+
+log = logging.getLogger("sfss.supervisor")
+
+START_TIMEOUT = 60.0  # seconds for a node to open its data and answer; RocksDB may have a long log to read
+STOP_TIMEOUT = 15.0  # seconds for a node to end by itself, before it is killed
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between a node's death and its next start
+HEALTHY_AFTER = 10.0  # seconds of life after which a node's next death is not held against it
+_POLL = 0.05
+
+
+class DataLock:
+    """Keeps a second sfss off the data directory; the kernel lets go of it however this process ends."""
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._file = (directory / "lock").open("a+")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"the data in {directory} is in use by another sfss: stop that one, or choose another"
+                " directory with embedded.data"
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"embedded.data: {directory} can't be used: {error.strerror}") from None
+
+    def __enter__(self) -> DataLock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+class EmbeddedNodes:
+    """The storage nodes that ``settings`` ask for, each over a directory of its own.
+
+    Use as an asynchronous context manager: it is entered when every node answers. Raises ConfigError if one can't.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._nodes = [_EmbeddedNode(address, settings) for address in settings.embedded.addresses()]
+
+    async def __aenter__(self) -> EmbeddedNodes:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for node in self._nodes:
+                    group.create_task(node.start())
+        except BaseExceptionGroup as errors:
+            await self._stop()
+            raise errors.exceptions[0] from None
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    async def _stop(self) -> None:
+        await asyncio.gather(*(node.stop() for node in self._nodes))
+
+
+class _EmbeddedNode:
+    def __init__(self, address: Address, settings: Settings) -> None:
+        self._address = address
+        self._command = _command(address, settings)
+        self._process: asyncio.subprocess.Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self._spawn()
+        self._watcher = asyncio.create_task(self._watch(), name=f"watcher of {self._address}")
+
+    async def stop(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watcher
+        await self._end()
+
+    async def _spawn(self) -> None:
+        """Start the process and wait until it answers."""
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command, stdin=asyncio.subprocess.PIPE, start_new_session=True
+        )
+        deadline = time.monotonic() + START_TIMEOUT
+        while await _pid_at(self._address) != self._process.pid:
+            if self._process.returncode is not None:
+                raise ConfigError(f"the embedded node {self._address} can't start: its own message stands above")
+            if time.monotonic() > deadline:
+                raise ConfigError(f"the embedded node {self._address} didn't answer within {START_TIMEOUT:g} s")
+            await asyncio.sleep(_POLL)
+
+    async def _watch(self) -> None:
+        """Start the node again whenever it ends."""
+        pause = FIRST_PAUSE
+        while True:
+            assert self._process is not None
+            born = time.monotonic()
+            status = await self._process.wait()
+            if time.monotonic() - born > HEALTHY_AFTER:
+                pause = FIRST_PAUSE
+            log.error("the node %s ended with status %s: it is started again in %g s", self._address, status, pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+            try:
+                await self._spawn()
+            except (ConfigError, OSError) as error:
+                log.error("the node %s is not back: %s", self._address, error)
+                await self._end()
+
+    async def _end(self) -> None:
+        """Ask the process to end, and see to it that it does."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), STOP_TIMEOUT)
+            except TimeoutError:
+                log.error("the node %s didn't stop within %g s and is killed", self._address, STOP_TIMEOUT)
+                process.kill()
+                await process.wait()
+
+
+def _command(address: Address, settings: Settings) -> Sequence[str]:
+    embedded = settings.embedded
+    return (
+        sys.executable, "-m", "sfss", "node",
+        "--host", address.host,
+        "--port", str(address.port),
+        "--data", str(Path(embedded.data) / address.name),
+        "--durability", embedded.durability,
+        "--max-item-size", str(settings.limits.max_file_size + MAX_OVERHEAD),
+        "--stop-with-parent",
+    )  # fmt: skip
+
+
+async def _pid_at(address: Address) -> int | None:
+    """Which process answers there: another one may have the port. None for nobody."""
+    try:
+        async with asyncio.timeout(1.0):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            try:
+                writer.write(b"stats\r\n")
+                while (line := await reader.readline()).startswith(b"STAT "):
+                    if line.startswith(b"STAT pid "):
+                        return int(line.split()[2])
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, ValueError, NodeError):
+        pass
+    return None

@@ -1,0 +1,105 @@
+"""The application: which handler answers what, what lives as long as it does, and how it is served."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from sfss.backends.memcached import MemcachedNode
+from sfss.cluster.replication import Cluster
+from sfss.config import Settings
+from sfss.errors import ConfigError
+from sfss.files import Files
+from sfss.record import MAX_OVERHEAD
+from sfss.web import problems
+from sfss.web.files import FileHandlers
+from sfss.web.status import StatusHandlers
+
+FILES = web.AppKey("FILES", Files)
+
+
+def create_app(settings: Settings) -> web.Application:
+    """The service as an aiohttp application; its cluster connects when it starts and disconnects when it ends."""
+    cluster = Cluster(
+        [
+            MemcachedNode(
+                address,
+                # A file that was stored under a larger limit than today's must still be readable.
+                largest_value=max(2 * settings.limits.max_file_size, 2**26) + MAX_OVERHEAD,
+                connect_timeout=settings.storage.connect_timeout,
+                timeout=settings.storage.timeout,
+                retry_after=settings.storage.retry_after,
+            )
+            for address in settings.nodes
+        ]
+    )
+    files = Files(cluster, max_file_size=settings.limits.max_file_size)
+    status = StatusHandlers(files)
+    app = web.Application(middlewares=[status.counting, problems.middleware(settings.storage.retry_after)])
+    app[FILES] = files
+    _add_routes(app, FileHandlers(files, body_timeout=settings.limits.body_timeout), status)
+
+    async def connected(_app: web.Application) -> AsyncIterator[None]:
+        await cluster.start()
+        yield
+        await cluster.close()
+
+    app.cleanup_ctx.append(connected)
+    return app
+
+
+async def serve(settings: Settings, sock: socket.socket, stop: asyncio.Event, ready: asyncio.Event) -> None:
+    """Serve on a listening socket until ``stop``; then requests in flight finish, within shutdown_timeout."""
+    runner = web.AppRunner(
+        create_app(settings),
+        handle_signals=False,
+        access_log=None,
+        shutdown_timeout=settings.server.shutdown_timeout,
+    )
+    await runner.setup()
+    try:
+        await web.SockSite(runner, sock, ssl_context=tls_context(settings)).start()
+        ready.set()
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """The TLS side of the settings; None for plain HTTP. Raises ConfigError."""
+    certificate, key = settings.server.tls_certificate, settings.server.tls_key
+    if not certificate:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"server.tls_certificate {certificate} and server.tls_key {key} can't be used: {error}"
+        ) from None
+    return context
+
+
+def _add_routes(app: web.Application, files: FileHandlers, status: StatusHandlers) -> None:
+    for url in ("/file", "/files"):
+        resource = app.router.add_resource(url)
+        resource.add_route("PUT", files.put, expect_handler=_expect)
+        resource.add_route("POST", files.post, expect_handler=_expect)
+        if url == "/file":
+            resource.add_route("GET", files.get)
+            resource.add_route("HEAD", files.head)
+            resource.add_route("DELETE", files.delete)
+    app.router.add_get("/status", status.status)
+    app.router.add_get("/livez", status.livez)
+    app.router.add_get("/readyz", status.readyz)
+
+
+async def _expect(request: web.Request) -> None:
+    """Say nothing yet to ``Expect: 100-continue``: the body is asked for when nothing stands against it."""
+    expect = request.headers.get("Expect", "")
+    if expect.lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text=f"Expect: {expect} can't be met, 100-continue can")

@@ -1,0 +1,144 @@
+"""``/file`` and ``/files``: each handler parses, calls the file service, responds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from sfss.errors import BadPath, BadRequest, PreconditionFailed
+from sfss.files import Condition, Files, Info
+from sfss.web import content_types
+from sfss.web.bodies import receive
+from sfss.web.conditional import PRECONDITIONS, Outcome, Validators, byte_range, evaluate, http_date
+
+META_PREFIX = "x-meta-"  # a header X-Meta-NAME: VALUE is kept with the file, and comes back with it
+MAX_META = 4096  # bytes of all names and values
+_META_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+
+# What a user uploads must never run as a page of this origin, whatever its type says.
+_HARMLESS = {"Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
+
+
+class FileHandlers:
+    """The handlers, over one file service. ``body_timeout`` in seconds."""
+
+    def __init__(self, files: Files, *, body_timeout: float) -> None:
+        self._files = files
+        self._body_timeout = body_timeout
+
+    async def get(self, request: web.Request) -> web.Response:
+        """GET: the file, a range of it, or 304."""
+        file = await self._files.open(path_of(request))
+        validators = _validators(file.info)
+        if _not_modified(request, validators):
+            return web.Response(status=304, headers=_headers(file.info, validators, typed=False))
+        headers = _headers(file.info, validators)
+        part = byte_range(request.headers, validators, file.info.size)
+        if part is None:
+            return web.Response(body=bytes(file.content), headers=headers)
+        start, stop = part
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.info.size}"
+        return web.Response(status=206, body=bytes(file.content[start:stop]), headers=headers)
+
+    async def head(self, request: web.Request) -> web.Response:
+        """HEAD: what GET would say of the file, which isn't read where that can be."""
+        info = await self._files.stat(path_of(request))
+        validators = _validators(info)
+        if _not_modified(request, validators):
+            return web.Response(status=304, headers=_headers(info, validators, typed=False))
+        return web.Response(headers={**_headers(info, validators), "Content-Length": str(info.size)})
+
+    async def put(self, request: web.Request) -> web.Response:
+        """PUT: 200, whether the file is new or not."""
+        info = await self._store(request)
+        return web.Response(headers={"ETag": _etag(info)})
+
+    async def post(self, request: web.Request) -> web.Response:
+        """POST: 201, with where the file is."""
+        info = await self._store(request)
+        where = request.rel_url.with_path("/file").with_query({"path": info.path})
+        return web.Response(status=201, headers={"ETag": _etag(info), "Location": str(where)})
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """DELETE: 204."""
+        await self._files.delete(path_of(request), _condition(request.headers))
+        return web.Response(status=204)
+
+    async def _store(self, request: web.Request) -> Info:
+        path = path_of(request)
+        upload = receive(request, check_size=self._files.check_size, timeout=self._body_timeout)
+        return await self._files.put(
+            path,
+            upload.content,
+            type=lambda: content_types.given(upload.type()),
+            meta=_meta_given(request.headers),
+            condition=_condition(request.headers),
+        )
+
+
+def path_of(request: web.Request) -> str:
+    """The query's ``path``, decoded once and strictly: what isn't UTF-8 is refused, not replaced."""
+    try:
+        query = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        raise BadPath("the path is not UTF-8: percent-encode its UTF-8 bytes") from None
+    found = [value for name, value in query if name == "path"]
+    if not found:
+        raise BadPath("the query has no path: add ?path=FOLDER/NAME")
+    if len(found) > 1:
+        raise BadPath("the query has more than one path")
+    return found[0]
+
+
+def _etag(info: Info) -> str:
+    return f'"{info.sha256.hex()}"'
+
+
+def _validators(info: Info) -> Validators:
+    return Validators(_etag(info), info.modified // 1_000_000)
+
+
+def _headers(info: Info, validators: Validators, *, typed: bool = True) -> dict[str, str]:
+    headers = {"ETag": validators.etag, "Last-Modified": http_date(validators.modified), **_HARMLESS}
+    if typed:
+        headers["Content-Type"] = info.type or content_types.guess(info.path)
+        headers |= {f"X-Meta-{name.title()}": value for name, value in info.meta.items()}
+    return headers
+
+
+def _not_modified(request: web.Request, validators: Validators) -> bool:
+    outcome = evaluate(request.headers, validators, reading=True)
+    if outcome is Outcome.FAILED:
+        raise PreconditionFailed("the file is not in the state that If-Match or If-Unmodified-Since asks for")
+    return outcome is Outcome.NOT_MODIFIED
+
+
+def _condition(headers: Mapping[str, str]) -> Condition | None:
+    """The preconditions of a write, to be asked of what is there; None if there are none."""
+    if not any(name in headers for name in PRECONDITIONS):
+        return None
+
+    def check(info: Info | None) -> None:
+        if evaluate(headers, _validators(info) if info else None, reading=False) is not Outcome.PROCEED:
+            state = f"its ETag is {_etag(info)}" if info else "there is no file"
+            raise PreconditionFailed(f"nothing was changed, for the precondition doesn't hold: {state}")
+
+    return check
+
+
+def _meta_given(headers: Mapping[str, str]) -> dict[str, str]:
+    meta = {}
+    for header, value in headers.items():
+        name = header.lower()
+        if name.startswith(META_PREFIX):
+            name = name.removeprefix(META_PREFIX)
+            if not _META_NAME.fullmatch(name) or name in meta or not value.isprintable():
+                raise BadRequest(f"{header[:100]}: the name of a kept header is made of a-z, 0-9, - and _, and comes"
+                                 " once; its value is UTF-8")  # fmt: skip
+            meta[name] = value
+    if sum(len(name) + len(value.encode()) for name, value in meta.items()) > MAX_META:
+        raise BadRequest(f"the X-Meta- headers have more than {MAX_META} bytes")
+    return meta

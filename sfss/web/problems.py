@@ -1,0 +1,109 @@
+"""Errors as RFC 9457 problem documents: the one place where ``sfss.errors`` meets HTTP."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from sfss.errors import (
+    BadBody,
+    BadDigest,
+    BadPath,
+    BadRequest,
+    BodyTimeout,
+    Damaged,
+    NodeError,
+    NotFound,
+    OutOfSpace,
+    PreconditionFailed,
+    SfssError,
+    TooLarge,
+    Unavailable,
+)
+from sfss.web.conditional import Unsatisfiable
+
+log = logging.getLogger("sfss.web")
+
+# From the particular to the general: the first that fits. The last words are the problem's `type` and `title`.
+_STATUSES: tuple[tuple[type[SfssError], int, str, str], ...] = (
+    (BadPath, 400, "bad-path", "The path can't name a file"),
+    (BadDigest, 400, "bad-digest", "The content doesn't match its digest"),
+    (BadBody, 400, "bad-body", "The body can't be read"),
+    (Unsatisfiable, 416, "unsatisfiable-range", "The range lies outside the file"),
+    (BadRequest, 400, "bad-request", "The request can't be taken"),
+    (BodyTimeout, 408, "body-timeout", "The body didn't come in time"),
+    (NotFound, 404, "not-found", "No such file"),
+    (PreconditionFailed, 412, "precondition-failed", "The precondition doesn't hold"),
+    (TooLarge, 413, "too-large", "The file is too large"),
+    (OutOfSpace, 507, "out-of-space", "A node is full"),
+    (Damaged, 504, "damaged", "No sound copy of the file answers"),
+    (NodeError, 504, "node-unavailable", "A node doesn't answer"),
+    (Unavailable, 504, "unavailable", "The nodes don't answer"),
+    (SfssError, 500, "internal", "Something went wrong"),
+)
+
+
+def middleware(retry_after: float) -> Middleware:
+    """Turns whatever a handler raises into a problem document. ``retry_after``: seconds, for 504."""
+
+    @web.middleware
+    async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except SfssError as error:
+            return of(error, retry_after)
+        except web.HTTPException as error:
+            return _of_http(error)
+        except Exception:
+            log.exception("%s %s failed: this is a bug in sfss", request.method, request.path_qs)
+            return _problem(500, "internal", "Something went wrong", "sfss has a bug here; its log has the details")
+
+    return problems
+
+
+def of(error: SfssError, retry_after: float) -> web.Response:
+    """The problem document of one of our own errors."""
+    status, name, title = next(row[1:] for row in _STATUSES if isinstance(error, row[0]))
+    extensions: dict[str, object] = {}
+    headers: dict[str, str] = {}
+    if isinstance(error, TooLarge):
+        extensions = {"limit": error.limit, "setting": error.setting}
+    elif isinstance(error, NodeError):
+        extensions = {"node": error.node}
+    elif isinstance(error, Unsatisfiable):
+        headers = {"Content-Range": f"bytes */{error.size}"}
+    if status == 504:
+        headers["Retry-After"] = str(math.ceil(retry_after))
+    return _problem(status, name, title, str(error), extensions, headers)
+
+
+def _of_http(error: web.HTTPException) -> web.Response:
+    """aiohttp's own errors: no such page, no such method, an expectation that can't be met."""
+    detail = error.text or error.reason
+    if error.status == 404:
+        detail = "there is no such page here: files are at /file?path=..., the nodes' figures at /status"
+    elif isinstance(error, web.HTTPMethodNotAllowed):
+        detail = f"{error.method} can't be done here: {', '.join(sorted(error.allowed_methods))} can"
+    headers = {name: value for name, value in error.headers.items() if name == "Allow"}
+    return _problem(error.status, "http", error.reason, detail, {}, headers)
+
+
+def _problem(
+    status: int,
+    name: str,
+    title: str,
+    detail: str,
+    extensions: dict[str, object] | None = None,
+    headers: dict[str, str] | None = None,
+) -> web.Response:
+    document = {"type": f"urn:sfss:{name}", "title": title, "status": status, "detail": detail, **(extensions or {})}
+    return web.Response(
+        status=status,
+        body=json.dumps(document, ensure_ascii=False).encode(errors="replace"),
+        content_type="application/problem+json",
+        headers=headers,
+    )

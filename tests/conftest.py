@@ -1,0 +1,68 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from sfss import config
+from sfss.web.app import create_app
+from tests.servers import HOST, Service, memcached, sfss_node
+
+Client = TestClient[Any, Any]
+Nodes = list[str]
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """``sfss`` as `make run` runs it; shared, so leave its nodes alone."""
+    with Service(tmp_path_factory.mktemp("service")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def our_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Three ``sfss node`` processes, shared."""
+    directory = tmp_path_factory.mktemp("nodes")
+    with contextlib.ExitStack() as stack:
+        yield [f"{HOST}:{stack.enter_context(sfss_node(directory / str(n)))[0]}" for n in range(3)]
+
+
+@pytest.fixture(scope="session")
+def memcached_nodes() -> Iterator[Nodes]:
+    """Three real memcached, which take items of 4 MiB, shared."""
+    with contextlib.ExitStack() as stack:
+        yield [f"{HOST}:{stack.enter_context(memcached('-I', '4m', '-m', '1024'))}" for _ in range(3)]
+
+
+@pytest.fixture(params=["our_nodes", "memcached_nodes"])
+def nodes(request: pytest.FixtureRequest) -> Nodes:
+    """Each kind of node in turn."""
+    found: Nodes = request.getfixturevalue(request.param)
+    return found
+
+
+StartFront = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture
+async def start_front() -> AsyncIterator[StartFront]:
+    """Starts fronts in the test's own loop: ``await start_front(nodes, limits={...})`` gives an HTTP client of one."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(nodes: Nodes, **sections: dict[str, object]) -> Client:
+            overrides = {**sections, "storage": {"nodes": nodes, **sections.get("storage", {})}}
+            server = TestServer(create_app(config.load(overrides=overrides)))
+            return await stack.enter_async_context(TestClient(server))
+
+        yield start
+
+
+@pytest.fixture
+async def front(nodes: Nodes, start_front: StartFront) -> Client:
+    """An HTTP client of a front over each kind of node in turn."""
+    return await start_front(nodes)

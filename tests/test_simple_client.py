@@ -1,0 +1,185 @@
+"""simple_client.py, run as its users run it: one process for each command, against a real service."""
+
+import asyncio
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+CLIENT = Path(__file__).resolve().parent.parent / "simple_client.py"
+AWKWARD = ["a+b %20&c=d#e?f;g.txt", "año/日本/😀.bin", "100%/%2e%2e%2f", "'\"<>$(x)|*/~"]
+
+
+class Service(Protocol):
+    """What the fixture `service` provides: where a running sfss listens."""
+
+    host: str
+    port: int
+
+
+def command(port: int, *args: str | Path) -> list[str]:
+    return [sys.executable, str(CLIENT), *map(str, args), "--port", str(port)]
+
+
+def run(port: int, *args: str | Path) -> subprocess.CompletedProcess[bytes]:
+    done = subprocess.run(command(port, *args), capture_output=True, timeout=30)
+    assert b"Traceback" not in done.stderr
+    return done
+
+
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def name() -> str:
+    """A path that no other test uses."""
+    return f"client/{secrets.token_hex(8)}"
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Path:
+    """A local file of more than one piece that holds every byte."""
+    path = tmp_path / "local file"
+    path.write_bytes(bytes(range(256)) * 2500 + b"end")
+    return path
+
+
+def test_what_is_posted_comes_back_the_same(service: Service, local: Path, name: str) -> None:
+    done = run(service.port, "--host", service.host, "--path", name, "--filepath", local)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"same: ")
+    assert done.stderr == b""  # no bar where there is no terminal
+
+
+def test_an_empty_file_comes_back_empty(service: Service, tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").touch()
+    done = run(service.port, "post", "--path", name, "--filepath", tmp_path / "empty")
+    assert (done.returncode, done.stdout[:5]) == (0, b"same:"), done.stderr
+
+
+def test_a_file_can_be_put_got_replaced_and_deleted(service: Service, local: Path, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "copy"
+    for content in (local.read_bytes(), b"replaced"):
+        local.write_bytes(content)
+        assert run(service.port, "put", "--path", name, "--filepath", local).returncode == 0
+        assert run(service.port, "get", "--path", name, "--filepath", copy).returncode == 0
+        assert copy.read_bytes() == content
+        assert run(service.port, "get", "--path", name).stdout == content
+        assert run(service.port, "get", "--path", name, "--filepath", "-").stdout == content
+    assert run(service.port, "delete", "--path", name).returncode == 0
+    assert run(service.port, "delete", "--path", name).returncode == 1
+
+
+@pytest.mark.parametrize("awkward", AWKWARD)
+def test_an_awkward_name_names_one_file_and_no_other(service: Service, local: Path, name: str, awkward: str) -> None:
+    assert run(service.port, "put", "--path", f"{name}/plain", "--filepath", CLIENT).returncode == 0
+    done = run(service.port, "--path", f"{name}/{awkward}", "--filepath", local)
+    assert done.returncode == 0, done.stderr
+    assert run(service.port, "get", "--path", f"{name}/plain").stdout == CLIENT.read_bytes()
+
+
+def test_a_missing_file_leaves_the_target_as_it_was(service: Service, tmp_path: Path, name: str) -> None:
+    target = tmp_path / "target"
+    done = run(service.port, "get", "--path", name, "--filepath", target)
+    assert done.returncode == 1
+    assert re.fullmatch(rb".+: .+\n", done.stderr)  # title: detail
+    assert not list(tmp_path.iterdir())
+    target.write_text("mine")
+    assert run(service.port, "get", "--path", name, "--filepath", target).returncode == 1
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+HEAD = "HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nETag: {etag}\r\nConnection: close\r\n\r\n"
+UNTRUE = [
+    pytest.param(HEAD.format(size=1000, etag='"00"'), b"the answer broke off", id="less than announced"),
+    pytest.param(HEAD.format(size=4, etag='"00"'), b"NOT the same", id="not what the ETag says"),
+    pytest.param(HEAD.format(size=4, etag="").replace("ETag: \r\n", ""), b"ETag is missing", id="no ETag"),
+]
+
+
+@pytest.mark.parametrize(("head", "complaint"), UNTRUE)
+def test_an_answer_that_is_not_whole_and_true_leaves_nothing(tmp_path: Path, head: str, complaint: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head.encode() + b"part")
+        await writer.drain()
+        writer.close()
+
+    async def scenario() -> tuple[int | None, bytes]:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with server:
+            args = command(server.sockets[0].getsockname()[1], "get", "--path", "x", "--filepath", tmp_path / "target")
+            client = await asyncio.create_subprocess_exec(*args, stderr=asyncio.subprocess.PIPE)
+            _, stderr = await client.communicate()
+            return client.returncode, stderr
+
+    status, stderr = asyncio.run(scenario())
+    assert status == 1
+    assert complaint in stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unreachable_server_is_named_with_what_to_do() -> None:
+    port = unused_port()
+    done = run(port, "get", "--path", "x")
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}".encode() in done.stderr
+    assert f"sfss --host 127.0.0.1 --port {port}".encode() in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_local_file_that_cannot_be_sent_is_named(tmp_path: Path) -> None:
+    for local, complaint in ((tmp_path / "none", b"No such file"), (tmp_path, b"is a directory")):
+        done = run(unused_port(), "--path", "x", "--filepath", local)
+        assert done.returncode == 1
+        assert str(local).encode() in done.stderr
+        assert complaint in done.stderr
+
+
+def test_the_bench_prints_figures_and_leaves_no_files(service: Service) -> None:
+    done = run(service.port, "--bench", "60", "--size", "5KiB", "--concurrency", "7")
+    assert done.returncode == 0, done.stderr
+    for phase in ("writes", "reads"):
+        row = re.search(rf"^{phase} (.+)$", done.stdout.decode(), re.MULTILINE)
+        assert row
+        rate, megabytes, *times, errors = (float(figure.replace(",", "")) for figure in row[1].split())
+        assert (len(times), errors) == (5, 0)
+        assert times == sorted(times)
+        assert megabytes == pytest.approx(rate * 5 * 1024 / 1e6, abs=0.1)
+
+
+def test_an_interrupted_bench_ends_at_once_and_removes_its_files(service: Service) -> None:
+    args = command(service.port, "--bench", "1000000", "--size", "100", "--concurrency", "4")
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as bench:
+        assert bench.stdout
+        bench.stdout.readline()  # the server has been reached, writing begins
+        time.sleep(0.3)
+        bench.send_signal(signal.SIGINT)
+        _, stderr = bench.communicate(timeout=8)
+    assert bench.returncode == 130
+    removed = re.fullmatch(rb"removed ([\d,]+) of ([\d,]+) bench files\ninterrupted\n", stderr)
+    assert removed, stderr
+    assert removed[1] == removed[2]
+
+
+def test_help_shows_every_option_and_examples() -> None:
+    done = subprocess.run([sys.executable, str(CLIENT), "-h"], capture_output=True, text=True)
+    assert done.returncode == 0
+    for word in ("post", "--host", "--port", "--path", "--filepath", "--timeout", "--bench", "--size", "examples:"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("wrong", ["", "put --path x", "delete", "move --path x", "--bench 5 --size 4K"])
+def test_wrong_usage_ends_with_status_2(wrong: str) -> None:
+    assert run(8255, *wrong.split()).returncode == 2
