@@ -25,11 +25,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from typing import cast
 
 from sfss import memcache
 from sfss.memcache import MAX_KEY, Request
 from sfss.node.stats import VERSION, Stats
-from sfss.node.store import Store
+from sfss.node.store import Item, Store
 
 Reply = bytes | Iterator[bytes]  # an iterator's pieces are VALUEs, or empty; whoever sends them adds END at the end
 
@@ -116,7 +117,7 @@ class Commands:
             self._count.get_misses += 1
             return b""
         self._count.get_hits += 1
-        return memcache.value(key, item.flags, item.data)
+        return _value(key, item)
 
     def _gets(self, key: bytes) -> bytes:
         self._count.cmd_get += 1
@@ -125,7 +126,7 @@ class Commands:
             self._count.get_misses += 1
             return b""
         self._count.get_hits += 1
-        return memcache.value(key, item.flags, item.data, item.cas)
+        return _value(key, item, item.cas)
 
     def _head(self, key: bytes) -> bytes:
         self._count.cmd_get += 1
@@ -152,7 +153,7 @@ class Commands:
                 self._count.touch_misses += 1
                 return b""
             self._count.touch_hits += 1
-            return memcache.value(key, item.flags, item.data, item.cas if with_cas else None)
+            return _value(key, item, item.cas if with_cas else None)
 
         return self._retrieve(request.args[1:], fetch)
 
@@ -302,6 +303,10 @@ class Commands:
         if seconds == 0 or seconds > _RELATIVE:
             return seconds
         return _PAST if seconds < 0 else math.ceil(self._store.clock() + seconds)
+
+
+def _value(key: bytes, item: Item, cas: int | None = None) -> bytes:
+    return memcache.value(key, item.flags, cast("bytes", item.data), cas)  # formatting takes any buffer
 
 
 def _unsigned(text: bytes | memoryview) -> int | None:

@@ -5,8 +5,9 @@ which it came, so what one client has written the next request sees. Only replie
 
 * **Group commit.** With ``durability = "fsync"`` a writing command's reply is held until a sync that began after the
   write has succeeded. One sync runs at a time, in a thread of its own; all that is written meanwhile, on whatever
-  connection, is covered by the next one. ``Committer`` numbers the syncs: a reply that waits holds a *ticket*, the number of the sync it
-  waits for. If that sync fails, the reply becomes ``SERVER_ERROR``.
+  connection, is covered by the next one. ``Committer`` numbers the syncs: a reply that waits has a *ticket*, the number
+  of its sync. If that fails, the reply becomes ``SERVER_ERROR``. Replies of reads don't wait: like memcached, and like
+  a database whose other readers see a commit before the disk does, they tell what has been written so far.
 * **Order.** What follows a held reply on its connection is held behind it.
 * **Bounds.** A connection is read only while it has no backlog: requests that wait for their turn, output that the
   client doesn't take, output that waits for the disk. Each has its bound below, a request for many keys is answered
@@ -29,7 +30,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +54,7 @@ SLICE = 200  # requests, or keys of one, before other connections have their tur
 SLOW = 0.1  # seconds on the loop that make a command a slow one
 BACKLOG = 1024  # connections that the kernel may keep until they are accepted: a whole farm of clients comes at once
 STOP_BOUND = 10.0  # seconds that a graceful stop may take before clients that don't read are cut off
+REPORT_EVERY = 1.0  # seconds between failures of commands that are written to the log; all are counted
 SPARE_FILES = 100  # descriptors beside RocksDB's and the connections'
 
 TOO_MANY = b"SERVER_ERROR Too many open connections\r\n"
@@ -124,16 +126,22 @@ class Server:
         self.connections: set[Connection] = set()
         self.received = memoryview(bytearray(RECEIVE))  # all connections read into it; it is consumed on the spot
         self.port = settings.port
-        self._emptied = asyncio.Event()  # set when the last connection has gone, once stopping
+        self.stopping = False
+        self._emptied = asyncio.Event()  # set when the last connection has gone
+        self._reported = -REPORT_EVERY  # when a command's failure was last written to the log
 
     async def start(self) -> None:
         """Open the data directory and listen. Raises ConfigError."""
         settings = self.settings
         self.store = Store(settings.data)
         self.stats = Stats(
-            self.store, Counters(), settings.durability, settings.max_item_size, settings.max_connections,
+            self.store,
+            Counters(),
+            durability=settings.durability,
+            max_item_size=settings.max_item_size,
+            max_connections=settings.max_connections,
             started=time.monotonic(),
-        )  # fmt: skip
+        )
         self.commands = Commands(self.store, self.stats)
         self.committer = Committer(self.store, self.stats, durable=settings.durability == "fsync")
         try:
@@ -145,17 +153,20 @@ class Server:
         self.port = self._listener.sockets[0].getsockname()[1]
         log.info(
             "sfss node %s: %s:%d, data in %s, durability %s, %d items",
-            sfss.__version__, settings.host, self.port, settings.data.absolute(), settings.durability, self.store.items,
-        )  # fmt: skip
+            sfss.__version__,
+            settings.host,
+            self.port,
+            settings.data.absolute(),
+            settings.durability,
+            self.store.items,
+        )
 
     async def _listen(self) -> asyncio.Server:
         host, port = self.settings.host, self.settings.port
         loop = asyncio.get_running_loop()
         try:
             # asyncio sets TCP_NODELAY on each connection by itself
-            return await loop.create_server(
-                partial(Connection, self), host, port, backlog=BACKLOG, reuse_address=True
-            )  # fmt: skip
+            return await loop.create_server(partial(Connection, self), host, port, backlog=BACKLOG, reuse_address=True)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 what = f"port {port} of {host} is in use: stop what listens there or choose another with --port"
@@ -165,7 +176,9 @@ class Server:
 
     async def stop(self) -> None:
         """Take no more requests, answer those that came, and close the data directory with nothing left to recover."""
+        self.stopping = True
         self._listener.close()
+        self._emptied.clear()
         for connection in list(self.connections):
             connection.end()
         if self.connections:
@@ -179,6 +192,16 @@ class Server:
             log.exception("the data directory could not be closed in good order; the next start will recover it")
         self.committer.close()
         log.info("sfss node: %s:%d has stopped", self.settings.host, self.port)
+
+    def report(self, request: Request, error: Exception) -> None:
+        """A command has failed. Every one is counted; a disk that is full or broken must not fill the log too."""
+        self.stats.counters.failed_cmd += 1
+        now = time.monotonic()
+        if now - self._reported >= REPORT_EVERY:
+            self._reported = now
+            expected = isinstance(error, OutOfSpace)
+            verb = request.verb.decode(errors="backslashreplace")
+            log.error("the command '%s' failed: %s", verb, error, exc_info=None if expected else error)
 
     def left(self, connection: Connection) -> None:
         """A connection has gone."""
@@ -225,9 +248,9 @@ class Committer:
             told.append(connection)
         return ticket
 
-    async def run(self, function: partial[None] | object) -> None:
+    async def run(self, function: Callable[[], None]) -> None:
         """Run ``function`` where the syncs run, behind them."""
-        await self._loop.run_in_executor(self._thread, cast("partial[None]", function))
+        await self._loop.run_in_executor(self._thread, function)
 
     def close(self) -> None:
         """Let go of the thread."""
@@ -253,7 +276,7 @@ class Committer:
         error = None if sync.cancelled() else sync.exception()
         if error is not None:
             self._stats.counters.failed_fsyncs += 1
-            log.error("fsync failed, %d connections are told: %s", len(self._covered), error, exc_info=error)
+            log.error("fsync failed, %d connections are told: %s", len(self._covered), error)
         covered, self._covered = self._covered, []
         for connection in covered:
             connection.release(self._next - 1, None if error is None else failure(error))
@@ -292,7 +315,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
         server, counters = self._server, self._server.stats.counters
         counters.total_connections += 1
-        if len(server.connections) >= server.settings.max_connections:
+        if server.stopping or len(server.connections) >= server.settings.max_connections:
             counters.rejected_connections += 1
             self._lost = True
             self._transport.write(TOO_MANY)
@@ -407,9 +430,8 @@ class Connection(asyncio.BufferedProtocol):
             if not isinstance(reply, bytes):
                 self._rest, reply = reply, b""
             last = self._rest is None or reply is END
-        except Exception as error:
-            self._server.stats.counters.failed_cmd += 1
-            log.exception("the command '%s' failed", request.verb.decode(errors="replace"))
+        except Exception as error:  # noqa: BLE001  (reported, counted and answered)
+            self._server.report(request, error)
             reply = b"" if request.noreply else failure(error)
         if last:
             self._rest = self._request = None

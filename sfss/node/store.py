@@ -172,7 +172,7 @@ class Store:
         return None
 
     def claim(self, key: bytes) -> Head | None:
-        """``head`` for a writer: what ``put`` and ``remove`` want to know. What has expired is removed, or this fails."""
+        """``head`` for a writer, whose ``put`` or ``remove`` needs it: what has expired is removed, or this fails."""
         self.settle()
         head = _parse_head(self._read(_HEAD + key))
         if head is not None and self._expired(head.expiry):
@@ -267,7 +267,7 @@ class Store:
             self.flush_all()
 
     def _next_cas(self, now: float, batch: WriteBatch) -> tuple[int, int]:
-        """A version that no item ever had, and the bound that ``batch`` then writes: raised while half a lease is left."""
+        """A version no item ever had, and the bound once ``batch`` is written: raised while half a lease is left."""
         cas = self._last_cas = max(self._last_cas + 1, int(now * 1e6))
         bound = self._cas_bound
         if cas + CAS_LEASE // 2 > bound:
@@ -322,7 +322,8 @@ class Store:
 def _parse_head(entry: bytes | None) -> Head | None:
     if entry is None:
         return None
-    return Head(*_HEAD_FIELDS.unpack_from(entry), entry[_HEAD_FIELDS.size :])
+    flags, expiry, cas, written, size = _HEAD_FIELDS.unpack_from(entry)
+    return Head(flags, expiry, cas, written, size, entry[_HEAD_FIELDS.size :])
 
 
 # --- opening ---
