@@ -10,7 +10,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from sfss import config
-from sfss.web.app import create_app
+from sfss.web.app import SERVER_OPTIONS, create_app
 from tests.servers import HOST, Service, memcached, sfss_node
 
 Client = TestClient[Any, Any]
@@ -39,6 +39,13 @@ def memcached_nodes() -> Iterator[Nodes]:
         yield [f"{HOST}:{stack.enter_context(memcached('-I', '4m', '-m', '1024'))}" for _ in range(3)]
 
 
+@pytest.fixture(scope="session")
+def small_memcached() -> Iterator[Nodes]:
+    """One real memcached as Debian starts it: items of 1 MiB, shared."""
+    with memcached() as port:
+        yield [f"{HOST}:{port}"]
+
+
 @pytest.fixture(params=["our_nodes", "memcached_nodes"])
 def nodes(request: pytest.FixtureRequest) -> Nodes:
     """Each kind of node in turn."""
@@ -57,6 +64,7 @@ async def start_front() -> AsyncIterator[StartFront]:
         async def start(nodes: Nodes, **sections: dict[str, object]) -> Client:
             overrides = {**sections, "storage": {"nodes": nodes, **sections.get("storage", {})}}
             server = TestServer(create_app(config.load(overrides=overrides)))
+            await server.start_server(**SERVER_OPTIONS)
             return await stack.enter_async_context(TestClient(server))
 
         yield start

@@ -93,7 +93,7 @@ def sfss_node(data: Path, *options: str, port: int | None = None) -> Iterator[tu
     """A real ``sfss node`` over ``data``; gives its port and process."""
     port = port or free_port()
     command = [sys.executable, "-m", "sfss", "node", "--port", str(port), "--data", str(data), *options]
-    with process(command, stderr=(data.parent / f"{data.name}.log").open("ab")) as child:
+    with (data.parent / f"{data.name}.log").open("ab") as log, process(command, stderr=log) as child:
         wait_for(lambda: answers(port), what=f"sfss node on {port}")
         yield port, child
 
@@ -123,9 +123,10 @@ class Service:
     def start(self) -> Service:
         """Start, and wait until it serves."""
         command = [sys.executable, "-m", "sfss", "--port", str(self.port), *self._options]
-        self.process = subprocess.Popen(
-            command, cwd=self.directory, env=self._environment, stdout=self.log.open("ab"), stderr=subprocess.STDOUT
-        )
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.directory, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+            )
         wait_for(self._serves, timeout=60, what=f"the service; its log is {self.log}")
         return self
 
@@ -139,6 +140,13 @@ class Service:
         """The process number of each embedded node that answers."""
         with urllib.request.urlopen(f"{self.url}/status", timeout=10) as answer:
             return {node: int(stats["pid"]) for node, stats in json.load(answer).items() if stats}
+
+    def node_pids_now(self) -> dict[str, int]:
+        """The same, and empty while no node answers."""
+        try:
+            return self.node_pids()
+        except urllib.error.HTTPError:
+            return {}
 
     def _serves(self) -> bool:
         assert self.process is not None

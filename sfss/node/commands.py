@@ -138,7 +138,7 @@ class Commands:
         return memcache.value(key, head.flags, head.header)
 
     def _touch_and_retrieve(self, request: Request, *, with_cas: bool) -> Reply:
-        if not request.args or (with_cas and len(request.args) == 1):
+        if not request.args:
             return _ERROR
         expiry = self._expiry(request.args[0])
         if expiry is None:

@@ -70,14 +70,11 @@ class NodeSettings:
     durability: Literal["fsync", "os"] = "fsync"
     max_item_size: int = 8 * MIB  # bytes of a value
     max_connections: int = 10_000
+    stop_with_parent: bool = False  # stop when standard input ends: a parent's pipe does, however hard the parent dies
 
 
-async def serve(settings: NodeSettings, *, stop_with_parent: bool = False) -> None:
-    """Be a node until SIGTERM or SIGINT; with ``stop_with_parent`` also until standard input ends.
-
-    A parent that gives a child a pipe for its standard input, and dies however hard, thereby stops the child.
-    Raises ConfigError if the node can't start.
-    """
+async def serve(settings: NodeSettings) -> None:
+    """Be a node until SIGTERM or SIGINT, or as ``stop_with_parent`` says. Raises ConfigError if it can't start."""
     _allow_descriptors(settings.max_connections)
     server = Server(settings)
     await server.start()
@@ -85,7 +82,7 @@ async def serve(settings: NodeSettings, *, stop_with_parent: bool = False) -> No
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    if stop_with_parent:
+    if settings.stop_with_parent:
         _on_end_of_input(loop, stopped)
     try:
         await stopped.wait()

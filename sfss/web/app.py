@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from aiohttp import web
 
@@ -17,9 +19,17 @@ from sfss.files import Files
 from sfss.record import MAX_OVERHEAD
 from sfss.web import problems
 from sfss.web.files import FileHandlers
+from sfss.web.inflight import InFlight
 from sfss.web.status import StatusHandlers
 
+log = logging.getLogger("sfss.web")
+
 FILES = web.AppKey("FILES", Files)
+IN_FLIGHT = web.AppKey("IN_FLIGHT", InFlight)
+
+# For aiohttp's server. Bodies are taken as they are sent, never unpacked: a file's bytes are the client's, and a small
+# body can't swell to a large one.
+SERVER_OPTIONS: Mapping[str, Any] = {"access_log": None, "auto_decompress": False}
 
 
 def create_app(settings: Settings) -> web.Application:
@@ -39,8 +49,12 @@ def create_app(settings: Settings) -> web.Application:
     )
     files = Files(cluster, max_file_size=settings.limits.max_file_size)
     status = StatusHandlers(files)
-    app = web.Application(middlewares=[status.counting, problems.middleware(settings.storage.retry_after)])
+    in_flight = InFlight()
+    app = web.Application(
+        middlewares=[in_flight.middleware, status.counting, problems.middleware(settings.storage.retry_after)]
+    )
     app[FILES] = files
+    app[IN_FLIGHT] = in_flight
     _add_routes(app, FileHandlers(files, body_timeout=settings.limits.body_timeout), status)
 
     async def connected(_app: web.Application) -> AsyncIterator[None]:
@@ -54,17 +68,18 @@ def create_app(settings: Settings) -> web.Application:
 
 async def serve(settings: Settings, sock: socket.socket, stop: asyncio.Event, ready: asyncio.Event) -> None:
     """Serve on a listening socket until ``stop``; then requests in flight finish, within shutdown_timeout."""
-    runner = web.AppRunner(
-        create_app(settings),
-        handle_signals=False,
-        access_log=None,
-        shutdown_timeout=settings.server.shutdown_timeout,
-    )
+    app = create_app(settings)
+    patience = settings.server.shutdown_timeout
+    runner = web.AppRunner(app, **SERVER_OPTIONS, handle_signals=False, shutdown_timeout=patience)
     await runner.setup()
     try:
-        await web.SockSite(runner, sock, ssl_context=tls_context(settings)).start()
+        site = web.SockSite(runner, sock, ssl_context=tls_context(settings))
+        await site.start()
         ready.set()
         await stop.wait()
+        await site.stop()
+        if left := await app[IN_FLIGHT].finish(patience):
+            log.warning("%s requests were not done within %g s and are cut off", left, patience)
     finally:
         await runner.cleanup()
 

@@ -1,0 +1,51 @@
+"""Requests in flight, so that a stop can wait for them.
+
+aiohttp's own shutdown stops reading from its connections at once, and an upload still coming in would never end. So
+the listening sockets are closed first, then the handlers are waited for here, and aiohttp's shutdown comes last,
+when what remains is to send answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+
+class InFlight:
+    """Counts the handlers at work."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._none_left: asyncio.Event | None = None  # made when the stop begins
+
+    @property
+    def middleware(self) -> Middleware:
+        """Counts, and while stopping asks each client to hang up after its answer."""
+
+        @web.middleware
+        async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
+            self._count += 1
+            try:
+                response = await handler(request)
+            finally:
+                self._count -= 1
+                if self._none_left is not None and self._count == 0:
+                    self._none_left.set()
+            if self._none_left is not None:
+                response.force_close()
+            return response
+
+        return count
+
+    async def finish(self, timeout: float) -> int:
+        """Wait until no handler is at work, ``timeout`` seconds at most; returns how many still are."""
+        self._none_left = asyncio.Event()
+        if self._count:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._none_left.wait()
+            except TimeoutError:
+                pass
+        return self._count

@@ -1,0 +1,129 @@
+"""What the node's tests share: a node in the test's own loop, one in a process of its own, and a way to talk to both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from sfss.node.server import NodeSettings, Server
+from tests.servers import HOST
+
+PATIENCE = 20.0  # seconds before a test gives up waiting
+
+CHILD = """
+import asyncio, logging, sys
+from pathlib import Path
+from sfss.node.server import NodeSettings, serve
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+settings = NodeSettings(Path(sys.argv[1]), port=0, durability=sys.argv[2], stop_with_parent=True)
+asyncio.run(serve(settings))
+"""
+
+
+@contextlib.asynccontextmanager
+async def running(data: Path, **settings: Any) -> AsyncIterator[Server]:
+    """A node on any free port, stopped in good order."""
+    server = Server(NodeSettings(data, port=0, **settings))
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@contextlib.contextmanager
+def child(data: Path, durability: str = "fsync") -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """A node in a process of its own: its port and the process, which is killed at the end if it is still there."""
+    command = [sys.executable, "-c", CHILD, str(data), durability]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            found = re.match(r"sfss node \S+: 127\.0\.0\.1:(\d+), data in", line)
+            assert found, line + process.stderr.read()
+            yield int(found[1]), process
+        finally:
+            process.kill()
+
+
+async def talk(port: int, *pieces: bytes) -> bytes:
+    """All that the server answers to these bytes, sent piece by piece, until it hangs up."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0)
+        writer.write_eof()
+        return await asyncio.wait_for(reader.read(), PATIENCE)
+    finally:
+        writer.close()
+
+
+class Client:
+    """A connection on which a test asks one thing at a time."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def line(self, request: bytes) -> bytes:
+        """The one line that answers."""
+        self.writer.write(request)
+        return (await asyncio.wait_for(self.reader.readline(), PATIENCE)).removesuffix(b"\r\n")
+
+    async def until_end(self, request: bytes) -> bytes:
+        """All that is answered, to the END."""
+        self.writer.write(request)
+        return await asyncio.wait_for(self.reader.readuntil(b"END\r\n"), PATIENCE)
+
+    async def stats(self) -> dict[str, str]:
+        lines = (await self.until_end(b"stats\r\n")).decode().splitlines()[:-1]
+        return dict(line.split(" ", 2)[1:] for line in lines)  # type: ignore[misc]
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Client]:
+    reader, writer = await asyncio.open_connection(HOST, port, limit=2**26)
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.close()
+
+
+def set_request(key: bytes, data: bytes, words: bytes = b"0 0", tail: bytes = b"") -> bytes:
+    return b"set %b %b %d%b\r\n%b\r\n" % (key, words, len(data), tail, data)
+
+
+def crash_image(data: Path, image: Path) -> Path:
+    """The data directory as a kill -9 at this moment would leave it."""
+    shutil.copytree(data, image)
+    (image / "LOCK").unlink()
+    return image
+
+
+class Clock:
+    """Time that a test sets."""
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Tampered:
+    """RocksDB with some of its methods replaced."""
+
+    def __init__(self, db: Any, **methods: Any) -> None:
+        self._db = db
+        self._methods = methods
+
+    def __getattr__(self, name: str) -> Any:
+        return self._methods.get(name) or getattr(self._db, name)

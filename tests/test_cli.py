@@ -1,0 +1,107 @@
+"""The command line: what it says, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sfss
+from tests.servers import Service, free_port
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sfss", *arguments]
+    return subprocess.run(
+        command, env={"PATH": "/usr/bin:/bin", **environment}, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["node", "--help"], ["status", "--help"], ["config", "check", "-h"]])
+def test_help_is_there_for_every_command(arguments: list[str]) -> None:
+    help = run(*arguments)
+    assert help.returncode == 0
+    assert help.stdout.startswith("usage: sfss")
+    assert help.stderr == ""
+
+
+def test_version_is_the_package_s() -> None:
+    assert run("--version").stdout == f"sfss {sfss.__version__}\n"
+
+
+def test_config_check_shows_what_the_settings_come_to(tmp_path: Path) -> None:
+    file = tmp_path / "sfss.toml"
+    file.write_text('[server]\nport = 1234\n[limits]\nmax_file_size = "1MiB"\n')
+    checked = run("config", "check", "--config", str(file), SFSS_STORAGE_NODES="a:1,b:2")
+    assert checked.returncode == 0
+    assert "port = 1234" in checked.stdout
+    assert "max_file_size = 1048576" in checked.stdout
+    assert "files go to a:1, b:2" in checked.stdout
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("[server]\nprot = 1", "server.prot is no setting of sfss: did you mean server.port?"),
+        ("[server]\nport = 99999", "server.port: expected `int` <= 65535"),
+        ("[server", "is not TOML"),
+        ("[storage]\nnodes = ['nowhere']", "storage.nodes: 'nowhere' is not a node"),
+        (
+            "[server]\ntls_certificate = 'a'\ntls_key = 'b'",
+            "server.tls_certificate a and server.tls_key b can't be used",
+        ),
+    ],
+)
+def test_config_check_names_what_is_wrong(tmp_path: Path, toml: str, message: str) -> None:
+    file = tmp_path / "sfss.toml"
+    file.write_text(toml)
+    for arguments in (["config", "check", "--config", str(file)], ["--config", str(file)]):
+        checked = run(*arguments)
+        assert checked.returncode == 2
+        assert message in checked.stderr
+        assert checked.stderr.startswith("sfss: ")
+
+
+def test_a_configuration_that_isn_t_there_is_named() -> None:
+    assert "/none/such.toml can't be read: No such file" in run("--config", "/none/such.toml").stderr
+
+
+def test_an_address_that_can_t_be_had_is_named() -> None:
+    refused = run("--host", "192.0.2.1", "--port", "8255", SFSS_STORAGE_NODES="127.0.0.1:1")
+    assert refused.returncode == 2
+    assert "port 8255 of 192.0.2.1 can't be taken" in refused.stderr
+
+
+def test_status_shows_a_line_for_each_node(service: Service) -> None:
+    shown = run("status", "--port", str(service.port))
+    assert shown.returncode == 0
+    assert len(shown.stdout.splitlines()) == 4
+    assert f"127.0.0.1:{service.first_node_port}" in shown.stdout
+
+
+def test_status_as_json_is_the_service_s_own(service: Service) -> None:
+    status = json.loads(run("status", "--json", "--port", str(service.port)).stdout)
+    assert len(status["storages"]) == 3
+
+
+def test_status_of_nobody_says_what_to_do() -> None:
+    shown = run("status", "--port", str(free_port()))
+    assert shown.returncode == 1
+    assert "no service answers" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--port", "99999"], "--port: 99999"),
+        (["--max-item-size", "much"], "--max-item-size: 'much' is not a size"),
+    ],
+)
+def test_a_wrong_option_of_the_node_is_named(tmp_path: Path, arguments: list[str], message: str) -> None:
+    refused = run("node", "--data", str(tmp_path / "data"), *arguments)
+    assert refused.returncode == 2
+    assert message in refused.stderr

@@ -1,0 +1,248 @@
+"""The application as a server: what happens to clients that go away, to nodes that do, at the stop, over TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import ssl
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from yarl import URL
+
+from sfss import config
+from sfss.cluster.ring import Ring
+from sfss.errors import ConfigError
+from sfss.paths import key_of
+from sfss.web.app import tls_context
+from tests.conftest import Nodes, StartFront
+from tests.servers import HOST, Service, free_port, sfss_node, wait_for
+
+
+def url(path: str) -> URL:
+    return URL("/file").with_query(path=path)
+
+
+def path_on(nodes: Nodes, node: str) -> str:
+    """A new path whose owner is this node."""
+    ring = Ring(nodes)
+    return next(path for path in (secrets.token_hex(8) for _ in range(10_000)) if ring.owners(key_of(path)) == (node,))
+
+
+async def raw(port: int, *pieces: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection(HOST, port)
+    for piece in pieces:
+        writer.write(piece)
+    await writer.drain()
+    return reader, writer
+
+
+class TestClientsThatGoAway:
+    async def test_in_the_middle_of_an_upload_nothing_is_stored(
+        self, start_front: StartFront, our_nodes: Nodes
+    ) -> None:
+        front = await start_front(our_nodes)
+        await front.put(url("kept"), data=b"kept")
+        for head in (b"Content-Length: 100000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n186A0\r\n"):
+            for sent in (0, 1, 50_000):
+                _, writer = await raw(
+                    front.port or 0, b"PUT /file?path=kept HTTP/1.1\r\nHost: x\r\n", head, bytes(sent)
+                )
+                writer.transport.abort()
+        await asyncio.sleep(0.1)
+        assert await (await front.get(url("kept"))).read() == b"kept"
+
+    async def test_in_the_middle_of_a_download_everybody_else_goes_on(
+        self, start_front: StartFront, our_nodes: Nodes
+    ) -> None:
+        front = await start_front(our_nodes)
+        await front.put(url("large"), data=bytes(2_000_000))
+
+        async def leave() -> None:
+            reader, writer = await raw(front.port or 0, b"GET /file?path=large HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.read(1000)
+            writer.transport.abort()
+
+        async def stay() -> None:
+            assert len(await (await front.get(url("large"))).read()) == 2_000_000
+
+        await asyncio.gather(*(leave() if n % 2 else stay() for n in range(40)))
+
+    async def test_a_body_that_is_no_http_is_400(self, start_front: StartFront, our_nodes: Nodes) -> None:
+        front = await start_front(our_nodes)
+        head = b"PUT /file?path=a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        reader, writer = await raw(front.port or 0, head, b"nonsense\r\n")
+        assert b" 400 " in await reader.readline()
+        writer.close()
+        assert (await front.get(url("a"))).status == 404
+
+
+class TestExpect100:
+    async def test_the_body_is_asked_for_when_it_is_wanted(self, start_front: StartFront, our_nodes: Nodes) -> None:
+        front = await start_front(our_nodes)
+        head = b"PUT /file?path=e HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+        reader, writer = await raw(front.port or 0, head)
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"body")
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        writer.close()
+
+    @pytest.mark.parametrize(
+        ("query", "length", "status"), [("path=e", 3_000_000, 413), ("path=/e", 4, 400), ("", 4, 400)]
+    )
+    async def test_a_body_that_is_not_wanted_is_not_asked_for(
+        self, start_front: StartFront, our_nodes: Nodes, query: str, length: int, status: int
+    ) -> None:
+        front = await start_front(our_nodes)
+        head = f"PUT /file?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+        reader, writer = await raw(front.port or 0, head.encode())
+        assert (
+            await reader.readline()
+            == f"HTTP/1.1 {status} {'Request Entity Too Large' if status == 413 else 'Bad Request'}\r\n".encode()
+        )
+        writer.close()
+
+    async def test_another_expectation_is_417(self, start_front: StartFront, our_nodes: Nodes) -> None:
+        front = await start_front(our_nodes)
+        answer = await front.put(url("e"), data=b"x", headers={"Expect": "a miracle"})
+        assert answer.status == 417
+
+
+class TestNodesThatGoAway:
+    async def test_only_files_on_that_node_answer_504_and_at_once_and_come_back_with_it(
+        self, start_front: StartFront, our_nodes: Nodes, tmp_path: Path
+    ) -> None:
+        port = free_port()
+        gone, nodes = f"{HOST}:{port}", [*our_nodes, f"{HOST}:{port}"]
+        with sfss_node(tmp_path / "node", port=port) as (_, process):
+            front = await start_front(nodes, storage={"retry_after": 0.3})
+            there, elsewhere = path_on(nodes, gone), path_on(nodes, our_nodes[0])
+            for path in (there, elsewhere):
+                assert (await front.put(url(path), data=path.encode())).status == 200
+            process.kill()
+            process.wait()
+            await asyncio.sleep(0.05)
+            begun = time.monotonic()
+            for method in ("GET", "PUT", "DELETE"):
+                answer = await front.request(method, url(there), data=b"x")
+                assert answer.status == 504
+                assert gone in (await answer.json(content_type=None))["detail"]
+                assert answer.headers["Retry-After"] == "1"
+            assert (await front.head(url(there))).status == 504
+            assert time.monotonic() - begun < 0.5
+            assert await (await front.get(url(elsewhere))).read() == elsewhere.encode()
+        with sfss_node(tmp_path / "node", port=port):
+            deadline = time.monotonic() + 2
+            while (answer := await front.get(url(there))).status == 504:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.02)
+            assert await answer.read() == there.encode()
+
+    async def test_a_node_that_stalls_costs_one_time_out_then_504_at_once(
+        self, start_front: StartFront, our_nodes: Nodes, tmp_path: Path
+    ) -> None:
+        with sfss_node(tmp_path / "node") as (port, process):
+            stalled, nodes = f"{HOST}:{port}", [*our_nodes, f"{HOST}:{port}"]
+            front = await start_front(nodes, storage={"timeout": 0.4, "retry_after": 0.3, "connect_timeout": 0.2})
+            there, elsewhere = path_on(nodes, stalled), path_on(nodes, our_nodes[0])
+            await front.put(url(there), data=b"content")
+            process.send_signal(signal.SIGSTOP)
+            begun = time.monotonic()
+            answers = await asyncio.gather(*(front.get(url(there)) for _ in range(20)))
+            assert [answer.status for answer in answers] == [504] * 20
+            assert time.monotonic() - begun < 1
+            begun = time.monotonic()
+            assert (await front.get(url(there))).status == 504
+            assert (await front.put(url(elsewhere), data=b"x")).status == 200
+            assert time.monotonic() - begun < 0.2
+            process.send_signal(signal.SIGCONT)
+            deadline = time.monotonic() + 3
+            while (answer := await front.get(url(there))).status == 504:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.02)
+            assert await answer.read() == b"content"
+
+    async def test_a_damaged_copy_is_not_served_and_can_be_replaced(
+        self, start_front: StartFront, small_memcached: Nodes
+    ) -> None:
+        front = await start_front(small_memcached)
+        await front.put(url("damaged"), data=b"some content")
+        reader, writer = await asyncio.open_connection(*small_memcached[0].split(":"))
+        writer.write(b"append /damaged 0 0 1\r\nx\r\n")
+        assert await reader.readline() == b"STORED\r\n"
+        writer.close()
+        answer = await front.get(url("damaged"))
+        assert answer.status == 504
+        assert (await answer.json(content_type=None))["type"] == "urn:sfss:damaged"
+        assert (await front.put(url("damaged"), data=b"new")).status == 200
+        assert await (await front.get(url("damaged"))).read() == b"new"
+
+
+class TestStopping:
+    async def test_requests_in_flight_finish_and_new_ones_are_turned_away(self, tmp_path: Path) -> None:
+        with Service(tmp_path) as service:
+            head = b"PUT /file?path=slow HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nfour"
+            reader, writer = await raw(service.port, head)
+            await asyncio.sleep(0.3)
+            assert service.process is not None
+            service.process.terminate()
+            await asyncio.sleep(0.5)
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(HOST, service.port)
+            writer.write(b"more")
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+            writer.close()
+            assert await asyncio.to_thread(service.process.wait, 20) == 0
+            service.start()
+            with urllib.request.urlopen(f"{service.url}/file?path=slow") as answer:
+                assert answer.read() == b"fourmore"
+
+    def test_an_idle_connection_doesn_t_hold_up_the_stop(self, tmp_path: Path) -> None:
+        with Service(tmp_path) as service:
+
+            async def idle() -> float:
+                reader, writer = await raw(service.port, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+                await reader.readuntil(b"\r\n\r\n")
+                begun = time.monotonic()
+                await asyncio.to_thread(service.stop)
+                writer.close()
+                return time.monotonic() - begun
+
+            assert asyncio.run(idle()) < 10
+
+
+class TestTls:
+    @pytest.fixture
+    def certificate(self, tmp_path: Path) -> tuple[str, str]:
+        certificate, key = str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
+                   "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True)
+        return certificate, key
+
+    def test_with_a_certificate_it_speaks_https_alone(self, certificate: tuple[str, str], tmp_path: Path) -> None:
+        tls = {"SFSS_SERVER_TLS_CERTIFICATE": certificate[0], "SFSS_SERVER_TLS_KEY": certificate[1]}
+        service = Service(tmp_path, settings=tls)
+        trust = ssl.create_default_context(cafile=certificate[0])
+        service._serves = lambda: "serves https://" in service.log.read_text()  # type: ignore[method-assign]
+        with service:
+            url = f"https://{HOST}:{service.port}"
+            request = urllib.request.Request(f"{url}/file?path=secret", data=b"content", method="PUT")
+            assert urllib.request.urlopen(request, context=trust).status == 200
+            assert urllib.request.urlopen(f"{url}/file?path=secret", context=trust).read() == b"content"
+            with pytest.raises(OSError):
+                urllib.request.urlopen(f"http://{HOST}:{service.port}/livez")
+
+    def test_a_certificate_that_is_none_is_named(self, tmp_path: Path) -> None:
+        settings = config.load(overrides={"server": {"tls_certificate": "/none/such.pem", "tls_key": "/none/such.key"}})
+        with pytest.raises(ConfigError, match=r"tls_certificate /none/such\.pem"):
+            tls_context(settings)
+
+
+def test_wait_for_fails_in_the_end() -> None:
+    with pytest.raises(AssertionError, match="waited"):
+        wait_for(lambda: False, timeout=0.05)
