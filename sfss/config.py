@@ -112,6 +112,8 @@ def load(
     merged: dict[str, dict[str, object]] = {}
     for source in (_read(file) if file else {}, _from_environment(environment or {}), overrides or {}):
         for section, keys in source.items():
+            if section not in Settings.__struct_fields__:
+                raise ConfigError(f"{section} is no setting of sfss{_nearest(section)}")
             if not isinstance(keys, Mapping):
                 raise ConfigError(f"{section}: write it as a section, [{section}], with its keys below")
             merged.setdefault(section, {}).update(keys)

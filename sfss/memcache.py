@@ -125,9 +125,10 @@ class ReplyParser:
     def _take_line(self, position: int, replies: list[Reply]) -> int:
         """Read one line from ``position``; return where the next begins, or ``position`` if it isn't whole."""
         end = self._buffer.find(b"\r\n", position)
+        # Without its end, one byte more may have come: the end's first half.
+        if (len(self._buffer) - 1 if end < 0 else end) - position > MAX_LINE:
+            raise ProtocolError(f"a reply's line is longer than {MAX_LINE} bytes")
         if end < 0:
-            if len(self._buffer) - position > MAX_LINE:
-                raise ProtocolError(f"a reply's line is longer than {MAX_LINE} bytes")
             return position
         line = bytes(self._buffer[position:end])
         if line.startswith(b"VALUE "):
@@ -170,10 +171,9 @@ class ReplyParser:
         known = line in _LINES or line.startswith(_PREFIXES) or line.isdigit()
         if not known or (begun and not (line == END or failed)):
             raise ProtocolError(f"not a line of memcached's protocol here: {line[:100]!r}")
-        reply = Reply(line, [] if failed else self._values, {} if failed else self._stats)
-        if begun:
-            self._values, self._stats = [], {}
-        return reply
+        values, stats = self._values, self._stats
+        self._values, self._stats = [], {}  # never those of an earlier reply, into which the next value would go
+        return Reply(line, [], {}) if failed else Reply(line, values, stats)
 
 
 # --- the server's end: requests in, replies out ----------------------------------------------------------------------

@@ -83,7 +83,7 @@ def path_of(key: bytes) -> str | None:
         path = _ESCAPE.sub(lambda escape: bytes.fromhex(escape[1].decode()), key[1:]).decode()
         if key_of(check(path)) == key:
             return path
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, BadPath):
         pass
     raise BadPath(f"{key!r} is not the key of a path")
 

@@ -146,4 +146,6 @@ def _why_no_header(data: bytes | memoryview) -> str:
         return f"the record ends after {len(data)} bytes, in its prefix"
     if data[:4] != _MAGIC:
         return "what lies under the key is not a record of sfss: another program wrote it, or it is damaged"
+    if data[4] == _FORMAT:
+        return f"the record's sixth byte is {data[5]} where 0 belongs: it is damaged"
     return f"the record's format is {data[4]}, and this version of sfss reads {_FORMAT}: damaged, or of a newer one"

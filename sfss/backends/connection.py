@@ -5,11 +5,12 @@ is given up, by its deadline or by a caller who went away, keeps its place in ``
 away. Keeping the connection has a second virtue: a write that timed out can't overtake a later one on the same stream.
 
 The connection is dropped when it can no longer be trusted: a reply that doesn't fit its request, bytes that are no
-reply, or silence: a request's deadline passed and not one byte came since it was sent. It is then *reset* (SO_LINGER
-0), so that the kernel throws away what wasn't delivered yet: a write that the caller was told has failed must not be
-carried out minutes later, after a newer one.
+reply or that nothing was asked for, or silence: a request's deadline passed and not one byte came since it was sent.
+It is then *reset* (SO_LINGER 0), so that the kernel throws away what wasn't delivered yet: a write that the caller was
+told has failed must not be carried out minutes later, after a newer one.
 
-What is sent in one turn of the event loop leaves in one system call.
+What is sent in one turn of the event loop leaves in one system call. A request is made only when there is room for it,
+so that what waits behind a stalled node costs no memory but its caller's own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import cast
+from typing import ParamSpec, cast
 
 from sfss.backends.window import Window
 from sfss.errors import NodeAway, NodeBroken, NodeError, NodeTimeout, ProtocolError
@@ -29,7 +30,11 @@ from sfss.memcache import Reply, ReplyParser
 MAX_IN_FLIGHT = 4096  # requests not yet answered; further ones wait their turn
 MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024  # of those requests; bounds what a node that stalls can cost the front
 
+BATCH = 256 * 1024  # bytes that are joined to leave at once; more would be held twice, and three times by asyncio
+
 _LINGER_NONE = struct.pack("ii", 1, 0)
+_LOOKS = 50  # at most so many looks for late requests in the time of one time-out: each goes over all that are pending
+_P = ParamSpec("_P")
 
 
 class _Pending:
@@ -55,38 +60,39 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = ReplyParser(max_value)
         self._transport: asyncio.Transport | None = None
-        self._outgoing: list[bytes] = []  # what leaves at the end of this turn of the loop
+        self._outgoing: list[bytes] = []  # what leaves at the end of this turn of the loop ...
+        self._outgoing_size = 0  # ... and the bytes of data in it
         self._pending: deque[_Pending] = deque()
         self._window = Window(MAX_IN_FLIGHT, MAX_BYTES_IN_FLIGHT)  # each in _pending has its place there
         self._timer: asyncio.TimerHandle | None = None  # set while anything is in flight
         self._heard = 0.0  # when a byte last came
-        self.error: NodeError | None = None  # why the connection was dropped; None while it holds
+        self._failure: type[NodeError] = NodeBroken  # with what those in flight fail when the connection ends
+        self.why: str | None = None  # why the connection was dropped; None while it holds
         self.lost: asyncio.Future[None] = self._loop.create_future()
 
-    async def call(self, request: bytes, fits: Callable[[Reply], bool]) -> Reply:
-        """Send a request; return its reply, of which ``fits`` is true.
+    async def call(self, fits: Callable[[Reply], bool], size: int, request: Callable[_P, bytes],
+                   *args: _P.args, **kwargs: _P.kwargs) -> Reply:  # fmt: skip
+        """Send ``request(*args)``, which holds ``size`` bytes of data; return its reply, of which ``fits`` is true.
 
         Raises NodeAway (nothing was sent), NodeTimeout, NodeBroken (whether it was carried out is unknown).
         """
-        if not self._window.try_enter(len(request)):
-            await self._wait_for_room(len(request))
-        if self._transport is None or self._transport.is_closing():
-            self._window.leave(len(request))
-            raise NodeAway(self._node, "the connection has just ended")
-        now = self._loop.time()
-        pending = _Pending(self._loop.create_future(), fits, now, now + self._timeout, len(request))
-        self._pending.append(pending)
-        if self._timer is None:
-            self._timer = self._loop.call_at(pending.deadline, self._expire)
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
-        self._outgoing.append(request)
-        return await pending.future
+        if self._window.try_enter(size):
+            return await self._send(fits, size, request(*args, **kwargs))
+        sent = False
+        try:
+            async with asyncio.timeout(self._timeout):  # over the wait and the answer: a call has one deadline
+                await self._window.enter(size)
+                sent = True
+                return await self._send(fits, size, request(*args, **kwargs))
+        except TimeoutError:
+            if sent:
+                raise self._late() from None
+            raise NodeAway(self._node, f"too busy: nothing could be sent within {self._timeout:g} s") from None
 
-    def drop(self, error: NodeError) -> None:
-        """End the connection now; everything in flight fails with ``error``."""
-        if self.error is None:
-            self.error = error
+    def drop(self, failure: type[NodeError], why: str) -> None:
+        """End the connection now; everything in flight fails with a ``failure`` that says ``why``."""
+        if self.why is None:
+            self._failure, self.why = failure, why
         if self._transport is not None:
             with contextlib.suppress(OSError):
                 sock = cast(socket.socket, self._transport.get_extra_info("socket"))
@@ -100,23 +106,30 @@ class Connection(asyncio.Protocol):
         self._heard = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
-        if self.error is not None:
+        if self.why is not None:
             return
         self._heard = self._loop.time()
         try:
             for reply in self._parser.feed(data):
                 self._deliver(reply)
+            if not (self._pending or self._parser.idle):
+                raise ProtocolError("the beginning of an answer that nothing was asked for")
         except ProtocolError as error:
-            self.drop(NodeBroken(self._node, f"{error}; the connection was dropped"))
+            self.drop(NodeBroken, f"{error}; the connection was dropped")
+
+    def eof_received(self) -> None:
+        # Left to itself, asyncio would first wait until all is sent: to a node that doesn't read, for ever.
+        self.drop(NodeBroken, "the node hung up")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        reason = f"the connection ended before the answer ({exc or 'the node hung up'})"
-        error = self.error = self.error or NodeBroken(self._node, reason)
+        if self.why is None:
+            self.why = f"the connection ended ({exc or 'the node hung up'})"
         if self._timer is not None:
             self._timer.cancel()
         for pending in self._pending:
             if not pending.future.done():
-                pending.future.set_exception(error)
+                # To each an error of its own: one for all would gather, and keep, the frames of all who were waiting.
+                pending.future.set_exception(self._failure(self._node, self.why))
             self._window.leave(pending.size)  # whoever waits for room comes in, and finds the connection lost
         self._pending.clear()
         self._outgoing.clear()
@@ -124,6 +137,24 @@ class Connection(asyncio.Protocol):
             self.lost.set_result(None)
 
     # --- within ---
+
+    def _send(self, fits: Callable[[Reply], bool], size: int, request: bytes) -> asyncio.Future[Reply]:
+        """Put the request on its way; its place in the window has been taken."""
+        if self._transport is None or self._transport.is_closing():
+            self._window.leave(size)
+            raise NodeAway(self._node, f"away: {self.why or 'the connection has just ended'}")
+        now = self._loop.time()
+        pending = _Pending(self._loop.create_future(), fits, now, now + self._timeout, size)
+        self._pending.append(pending)
+        if self._timer is None:
+            self._timer = self._loop.call_at(pending.deadline, self._expire)
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(request)
+        self._outgoing_size += size
+        if self._outgoing_size > BATCH:
+            self._flush()
+        return pending.future
 
     def _deliver(self, reply: Reply) -> None:
         if not self._pending:
@@ -137,9 +168,10 @@ class Connection(asyncio.Protocol):
             pending.future.set_result(reply)
 
     def _flush(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        if self._outgoing and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(self._outgoing) if len(self._outgoing) > 1 else self._outgoing[0])
         self._outgoing.clear()
+        self._outgoing_size = 0
 
     def _expire(self) -> None:
         """Fail what is late; drop the connection if it was silent for as long as anything may wait."""
@@ -149,7 +181,7 @@ class Connection(asyncio.Protocol):
         now = self._loop.time()
         patience = max(self._heard, self._pending[0].sent) + self._timeout
         if patience <= now:
-            self.drop(self._late())
+            self.drop(NodeTimeout, f"silent for {self._timeout:g} s; the outcome of a write is unknown")
             return
         for pending in self._pending:
             if pending.deadline > now:
@@ -157,14 +189,7 @@ class Connection(asyncio.Protocol):
                 break
             if not pending.future.done():
                 pending.future.set_exception(self._late())
-        self._timer = self._loop.call_at(patience, self._expire)
+        self._timer = self._loop.call_at(max(patience, now + self._timeout / _LOOKS), self._expire)
 
     def _late(self) -> NodeTimeout:
         return NodeTimeout(self._node, f"no answer within {self._timeout:g} s; the outcome of a write is unknown")
-
-    async def _wait_for_room(self, size: int) -> None:
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._window.enter(size)
-        except TimeoutError:
-            raise NodeAway(self._node, f"too busy: nothing could be sent within {self._timeout:g} s") from None

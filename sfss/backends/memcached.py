@@ -2,23 +2,24 @@
 
 It keeps one pipelined connection, opens it again by itself, and learns what the node can do each time it connects.
 While there is no connection every call fails at once. Nothing is sent that a Beansdb would misread: flags and expiry
-are 0, and ``add`` and ``cas`` are never used on a node that wasn't seen to have them.
+are 0, and ``gets``, ``add`` and ``cas`` are refused here on a node that wasn't seen to have them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import random
+import re
 from collections.abc import Callable
+from typing import ParamSpec
 
 from sfss.backends.base import Capabilities, Versioned
 from sfss.backends.connection import Connection
 from sfss.backends.statistics import Statistics
 from sfss.config import Address
-from sfss.errors import NodeAway, NodeError, NodeRefused, OutOfSpace, SfssError, TooLarge
+from sfss.errors import BadRequest, NodeAway, NodeBroken, NodeError, NodeRefused, OutOfSpace, SfssError, TooLarge
 from sfss.memcache import (
     DELETED,
     END,
@@ -27,6 +28,7 @@ from sfss.memcache import (
     NOT_STORED,
     OUT_OF_MEMORY,
     OUT_OF_SPACE,
+    SERVER_ERROR,
     STORED,
     VALUE_TOO_LARGE,
     VERSION,
@@ -44,7 +46,11 @@ FIRST_RETRY = 0.05  # seconds after a lost connection; then twice as long each t
 # refuses the new value, so a value that might not fit must never be sent.
 ITEM_OVERHEAD = 512
 BEANSDB_LARGEST = 50 * 1024 * 1024  # bytes; Beansdb's MAX_VALUE_LEN
+# Of any other key a server may take the rest of the request, or the data after it, for commands.
+_KEY = re.compile(rb"[^\x00-\x20\x7f]{1,250}")
+_STOPPING = "the service is stopping"
 _Fits = Callable[[Reply], bool]
+_P = ParamSpec("_P")
 _REFUSALS = (b"ERROR", b"CLIENT_ERROR ", b"SERVER_ERROR ")
 
 
@@ -84,50 +90,65 @@ class MemcachedNode:
     async def close(self) -> None:
         if self._keeper is not None:
             self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+            await asyncio.wait([self._keeper])
+        self._why_away = _STOPPING
         await self._statistics.close()
 
     async def get(self, key: bytes) -> bytes | None:
-        reply = await self._call(retrieval(b"get", key), functools.partial(_is_value_of, key))
+        reply = await self._retrieve(b"get", key)
         return reply.values[0].data if reply.values else None
 
     async def gets(self, key: bytes) -> Versioned | None:
-        reply = await self._call(retrieval(b"gets", key), functools.partial(_is_value_of, key))
+        self._check_cas()
+        reply = await self._retrieve(b"gets", key)
         return Versioned(reply.values[0].data, reply.values[0].cas) if reply.values else None
 
     async def head(self, key: bytes) -> bytes | None:
-        verb = b"head" if self.capabilities and self.capabilities.head else b"get"
-        reply = await self._call(retrieval(verb, key), functools.partial(_is_value_of, key))
+        reply = await self._retrieve(b"head" if self.capabilities and self.capabilities.head else b"get", key)
         return reply.values[0].data if reply.values else None
 
     async def set(self, key: bytes, data: bytes) -> None:
-        self._check_size(data)
-        if (await self._call(storage(b"set", key, data), _is_stored)).line != STORED:
-            # Beansdb: the very same bytes lay there already, which a record's version rules out, or a bad key.
+        stored = await self._store(_is_set, b"set", key, data)
+        # Beansdb says NOT_STORED when the very same bytes lie there already, as after a set that was tried again.
+        if not stored and await self.get(key) != data:
             raise NodeRefused(self._name, "answered NOT_STORED")
 
     async def add(self, key: bytes, data: bytes) -> bool:
-        self._check_size(data)
-        return (await self._call(storage(b"add", key, data), _is_add)).line == STORED
+        self._check_cas()
+        return await self._store(_is_add, b"add", key, data)
 
     async def replace(self, key: bytes, data: bytes, token: int, expiry: int = 0) -> bool:
-        self._check_size(data)
-        return (await self._call(storage(b"cas", key, data, cas=token, expiry=expiry), _is_cas)).line == STORED
+        self._check_cas()
+        return await self._store(_is_cas, b"cas", key, data, cas=token, expiry=expiry)
 
     async def delete(self, key: bytes) -> bool:
-        return (await self._call(command(b"delete", key), _is_delete)).line == DELETED
+        _check_key(key)
+        return (await self._call(_is_delete, 0, command, b"delete", key)).line == DELETED
 
     async def stats(self) -> dict[str, str]:
         return await self._statistics.ask()
 
     # --- within ---
 
-    async def _call(self, request: bytes, fits: _Fits) -> Reply:
+    async def _retrieve(self, verb: bytes, key: bytes) -> Reply:
+        _check_key(key)
+        return await self._call(functools.partial(_is_value_of, key), 0, retrieval, verb, key)
+
+    async def _store(self, fits: _Fits, verb: bytes, key: bytes, data: bytes, *, cas: int | None = None,
+                     expiry: int = 0) -> bool:  # fmt: skip
+        _check_key(key)
+        if self.capabilities and len(data) > self.capabilities.largest_value:
+            raise self._too_large()
+        reply = await self._call(fits, len(data), storage, verb, key, data, cas=cas, expiry=expiry)
+        return reply.line == STORED
+
+    async def _call(self, fits: _Fits, size: int, request: Callable[_P, bytes],
+                    *args: _P.args, **kwargs: _P.kwargs) -> Reply:  # fmt: skip
+        """``Connection.call``, where the node's errors are raised."""
         if self._connection is None:
             raise NodeAway(self._name, f"away: {self._why_away}")
-        reply = await self._connection.call(request, fits)
-        if reply.line.startswith(_REFUSALS):
+        reply = await self._connection.call(fits, size, request, *args, **kwargs)
+        if _refused(reply):
             raise self._refusal(reply.line)
         return reply
 
@@ -138,9 +159,9 @@ class MemcachedNode:
             return OutOfSpace(f"node {self._name} has no room: {line.decode(errors='replace')}; add space or nodes")
         return NodeRefused(self._name, f"answered {line[:200].decode(errors='replace')}")
 
-    def _check_size(self, data: bytes) -> None:
-        if self.capabilities and len(data) > self.capabilities.largest_value:
-            raise self._too_large()
+    def _check_cas(self) -> None:
+        if self.capabilities and not self.capabilities.cas:
+            raise NodeRefused(self._name, f"it is a {self.capabilities.kind} without add and cas")
 
     def _too_large(self) -> TooLarge:
         kind, largest = (self.capabilities.kind, self.capabilities.largest_value) if self.capabilities else ("", 0)
@@ -154,34 +175,39 @@ class MemcachedNode:
 
     async def _keep_connected(self, tried: asyncio.Event) -> None:
         """Connect, wait for the connection's end, connect again; for ever, with growing pauses between failures."""
+        loop = asyncio.get_running_loop()
         pause = FIRST_RETRY
         while True:
             try:
                 connection = await self._connect()
             except SfssError as error:
-                self._note_away(str(error).removeprefix(f"node {self._name}: "))
+                self._note_away(str(error))
                 tried.set()
-                await asyncio.sleep(pause * random.uniform(0.75, 1.0))  # so that many fronts don't knock in step
-                pause = min(pause * 2, self._retry_after)
-                continue
-            log.info("node %s is here: %s %s", self._name, *(self.capabilities or ())[:2])
-            self._connection = connection
-            pause = FIRST_RETRY
-            tried.set()
-            try:
-                await connection.lost
-            finally:
-                self._connection = None
-                connection.drop(NodeAway(self._name, "the service is stopping"))
-            self._note_away(str(connection.error or "the connection ended"))
+            else:
+                log.info("node %s is here: %s %s", self._name, *(self.capabilities or ())[:2])
+                self._connection = connection
+                since = loop.time()
+                tried.set()
+                try:
+                    await connection.lost
+                finally:
+                    self._connection = None
+                    connection.drop(NodeBroken, _STOPPING)
+                self._note_away(connection.why or "the connection ended")
+                if loop.time() - since > self._retry_after:  # it held: not a node that hangs up on everybody
+                    pause = FIRST_RETRY
+                    continue
+            await asyncio.sleep(pause * random.uniform(0.75, 1.0))  # so that many fronts don't knock in step
+            pause = min(pause * 2, self._retry_after)
 
     def _note_away(self, why: str) -> None:
+        why = why.removeprefix(f"node {self._name}: ")
         if why != self._why_away:
             log.warning("node %s is away: %s; files on it answer 504 until it is back", self._name, why)
         self._why_away = why
 
     async def _connect(self) -> Connection:
-        """A connection over which the node has said who it is; whatever it is that fails becomes a NodeError."""
+        """A connection over which the node has said who it is; whatever fails becomes an SfssError."""
         loop = asyncio.get_running_loop()
         connection: Connection | None = None
         try:
@@ -193,24 +219,21 @@ class MemcachedNode:
                 )
                 self.capabilities = await self._ask_who(connection)
                 return connection
-        except TimeoutError:
-            error = NodeError(self._name, f"no connection, or no answer on it, within {self._connect_timeout:g} s")
-        except OSError as failure:
-            error = NodeError(self._name, f"can't be connected to ({failure.strerror or failure})")
-        except NodeError as failure:
-            error = failure
-        except BaseException:
+        except BaseException as failure:
             if connection is not None:
-                connection.drop(NodeAway(self._name, "the service is stopping"))
-            raise
-        if connection is not None:
-            connection.drop(error)
-        raise error
+                connection.drop(NodeBroken, _STOPPING)
+            if isinstance(failure, TimeoutError):
+                why = f"no connection, or no answer on it, within {self._connect_timeout:g} s"
+            elif isinstance(failure, OSError | UnicodeError):  # the latter: of a host that can't be the name of one
+                why = f"can't be connected to ({getattr(failure, 'strerror', None) or failure})"
+            else:
+                raise
+            raise NodeError(self._name, why) from None
 
     async def _ask_who(self, connection: Connection) -> Capabilities:
         """What the node is. A server that isn't there to be talked to (too many connections) raises NodeRefused."""
         version_reply, stats_reply = await asyncio.gather(
-            connection.call(command(b"version"), _is_version), connection.call(command(b"stats"), _is_stats)
+            connection.call(_is_version, 0, command, b"version"), connection.call(_is_stats, 0, command, b"stats")
         )
         for reply in (version_reply, stats_reply):
             if _refused(reply):
@@ -223,7 +246,7 @@ class MemcachedNode:
                 largest_value=_number(stats, b"item_size_max", self._largest_value),
             )  # fmt: skip
         if b"limit_maxbytes" in stats:
-            settings = (await connection.call(command(b"stats", b"settings"), _is_stats)).stats
+            settings = (await connection.call(_is_stats, 0, command, b"stats", b"settings")).stats
             return Capabilities(
                 "memcached", version, durable=False, evicting=settings.get(b"evictions") != b"off",
                 cas=settings.get(b"cas_enabled") != b"no", ttl=True, head=False,
@@ -233,6 +256,11 @@ class MemcachedNode:
             "beansdb", version, durable=True, evicting=False, cas=False, ttl=False, head=False,
             largest_value=BEANSDB_LARGEST,
         )  # fmt: skip
+
+
+def _check_key(key: bytes) -> None:
+    if not _KEY.fullmatch(key):
+        raise BadRequest(f"a key of 1 to 250 bytes without whitespace and control characters is needed: {key[:300]!r}")
 
 
 def _refused(reply: Reply) -> bool:
@@ -245,13 +273,13 @@ def _is_value_of(key: bytes, reply: Reply) -> bool:
     return not reply.stats and (not reply.values or [value.key for value in reply.values] == [key])
 
 
-def _is_one_of(*lines: bytes) -> _Fits:
-    return lambda reply: reply.line in lines or _refused(reply)
+def _is_one_of(*lines: bytes, errors: tuple[bytes, ...] = _REFUSALS) -> _Fits:
+    return lambda reply: reply.line in lines or reply.line.startswith(errors)
 
 
-_is_stored = _is_one_of(STORED, NOT_STORED)
-_is_add = _is_one_of(STORED, NOT_STORED)
-_is_cas = _is_one_of(STORED, EXISTS, NOT_FOUND)
+# ERROR and CLIENT_ERROR don't fit a request with data: the server goes on to take the data for commands.
+_is_set = _is_add = _is_one_of(STORED, NOT_STORED, errors=(SERVER_ERROR,))
+_is_cas = _is_one_of(STORED, EXISTS, NOT_FOUND, errors=(SERVER_ERROR,))
 _is_delete = _is_one_of(DELETED, NOT_FOUND)
 
 

@@ -21,36 +21,45 @@ class Statistics:
     def __init__(self, address: Address, timeout: float) -> None:
         self._address = address
         self._timeout = timeout
-        self._client: aiomcache.Client | None = None
-        self._one_at_a_time = asyncio.Lock()
+        self._client: aiomcache.Client | None = None  # connected, with nothing unread
+        self._one_at_a_time = asyncio.Lock()  # guards _client
+        self._closed = False
 
     async def ask(self) -> dict[str, str]:
         """The figures by name. Raises NodeAway, NodeTimeout, NodeBroken."""
         node = str(self._address)
         try:
+            # The deadline is around the lock too: a queue behind an ask that hangs ends with it.
             async with asyncio.timeout(self._timeout), self._one_at_a_time:
                 return await self._ask()
         except TimeoutError:
             raise NodeTimeout(node, f"no STATS within {self._timeout:g} s") from None
+        except (ClientException, ValueError, ConnectionResetError, BrokenPipeError) as error:
+            raise NodeBroken(node, f"STATS can't be read: {error}") from None
         except OSError as error:
             raise NodeAway(node, f"can't be connected to: {error.strerror or error}") from None
-        except (ClientException, ValueError) as error:
-            raise NodeBroken(node, f"STATS can't be read: {error}") from None
 
     async def close(self) -> None:
-        """Hang up."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        """Hang up for good; an ask in flight ends by itself within its deadline, and hangs up then."""
+        self._closed = True
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
 
     async def _ask(self) -> dict[str, str]:
-        if self._client is None:
-            self._client = aiomcache.Client(self._address.host, self._address.port, pool_size=1)
+        if self._closed:
+            raise NodeAway(str(self._address), "the service is stopping")
+        client = self._client or aiomcache.Client(self._address.host, self._address.port, pool_size=1)
+        self._client = None
         try:
-            figures = await self._client.stats()
+            figures = await client.stats()
         except BaseException:  # a cancellation most of all
-            await self.close()
+            await client.close()
             raise
+        if self._closed:
+            await client.close()
+        else:
+            self._client = client
         return {_text(name): _text(value or b"") for name, value in figures.items()}
 
 

@@ -32,6 +32,8 @@ def _table() -> mimetypes.MimeTypes:
     table = mimetypes.MimeTypes()
     for extension, type in _NEWER.items():
         table.add_type(type, extension)
+    for extension, encoding in [*table.encodings_map.items()]:  # mimetypes looks these up as they are written
+        table.encodings_map.setdefault(extension.upper(), encoding)
     return table
 
 

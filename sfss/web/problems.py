@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from typing import NamedTuple
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -28,23 +29,32 @@ from sfss.web.conditional import Unsatisfiable
 
 log = logging.getLogger("sfss.web")
 
-# From the particular to the general: the first that fits. The last words are the problem's `type` and `title`.
-_STATUSES: tuple[tuple[type[SfssError], int, str, str], ...] = (
-    (BadPath, 400, "bad-path", "The path can't name a file"),
-    (BadDigest, 400, "bad-digest", "The content doesn't match its digest"),
-    (BadBody, 400, "bad-body", "The body can't be read"),
-    (Unsatisfiable, 416, "unsatisfiable-range", "The range lies outside the file"),
-    (BadRequest, 400, "bad-request", "The request can't be taken"),
-    (BodyTimeout, 408, "body-timeout", "The body didn't come in time"),
-    (NotFound, 404, "not-found", "No such file"),
-    (PreconditionFailed, 412, "precondition-failed", "The precondition doesn't hold"),
-    (TooLarge, 413, "too-large", "The file is too large"),
-    (OutOfSpace, 507, "out-of-space", "A node is full"),
-    (Damaged, 504, "damaged", "No sound copy of the file answers"),
-    (NodeError, 504, "node-unavailable", "A node doesn't answer"),
-    (Unavailable, 504, "unavailable", "The nodes don't answer"),
-    (SfssError, 500, "internal", "Something went wrong"),
-)
+
+class Problem(NamedTuple):
+    """What an error is to HTTP: its status, its ``type`` behind ``urn:sfss:``, which is a promise, and its title."""
+
+    status: int
+    name: str
+    title: str
+
+
+# From the particular to the general: the first class that an error is of counts.
+PROBLEMS: dict[type[SfssError], Problem] = {
+    BadPath: Problem(400, "bad-path", "The path can't name a file"),
+    BadDigest: Problem(400, "bad-digest", "The content doesn't match its digest"),
+    BadBody: Problem(400, "bad-body", "The body can't be read"),
+    Unsatisfiable: Problem(416, "unsatisfiable-range", "The range lies outside the file"),
+    BadRequest: Problem(400, "bad-request", "The request can't be taken"),
+    BodyTimeout: Problem(408, "body-timeout", "The body didn't come in time"),
+    NotFound: Problem(404, "not-found", "No such file"),
+    PreconditionFailed: Problem(412, "precondition-failed", "The precondition doesn't hold"),
+    TooLarge: Problem(413, "too-large", "The file is too large"),
+    OutOfSpace: Problem(507, "out-of-space", "A node is full"),
+    Damaged: Problem(504, "damaged", "No sound copy of the file answers"),
+    NodeError: Problem(504, "node-unavailable", "A node doesn't answer"),
+    Unavailable: Problem(504, "unavailable", "The nodes don't answer"),
+    SfssError: Problem(500, "internal", "Something went wrong"),
+}
 
 
 def middleware(retry_after: float) -> Middleware:
@@ -60,14 +70,14 @@ def middleware(retry_after: float) -> Middleware:
             return _of_http(error)
         except Exception:
             log.exception("%s %s failed: this is a bug in sfss", request.method, request.path_qs)
-            return _problem(500, "internal", "Something went wrong", "sfss has a bug here; its log has the details")
+            return _response(PROBLEMS[SfssError], "sfss has a bug here; its log has the details")
 
     return problems
 
 
 def of(error: SfssError, retry_after: float) -> web.Response:
     """The problem document of one of our own errors."""
-    status, name, title = next(row[1:] for row in _STATUSES if isinstance(error, row[0]))
+    problem = next(problem for kind, problem in PROBLEMS.items() if isinstance(error, kind))
     extensions: dict[str, object] = {}
     headers: dict[str, str] = {}
     if isinstance(error, TooLarge):
@@ -76,9 +86,9 @@ def of(error: SfssError, retry_after: float) -> web.Response:
         extensions = {"node": error.node}
     elif isinstance(error, Unsatisfiable):
         headers = {"Content-Range": f"bytes */{error.size}"}
-    if status == 504:
+    if problem.status == 504:
         headers["Retry-After"] = str(math.ceil(retry_after))
-    return _problem(status, name, title, str(error), extensions, headers)
+    return _response(problem, str(error), extensions, headers)
 
 
 def _of_http(error: web.HTTPException) -> web.Response:
@@ -89,20 +99,24 @@ def _of_http(error: web.HTTPException) -> web.Response:
     elif isinstance(error, web.HTTPMethodNotAllowed):
         detail = f"{error.method} can't be done here: {', '.join(sorted(error.allowed_methods))} can"
     headers = {name: value for name, value in error.headers.items() if name == "Allow"}
-    return _problem(error.status, "http", error.reason, detail, {}, headers)
+    return _response(Problem(error.status, "http", error.reason), detail, {}, headers)
 
 
-def _problem(
-    status: int,
-    name: str,
-    title: str,
+def _response(
+    problem: Problem,
     detail: str,
     extensions: dict[str, object] | None = None,
     headers: dict[str, str] | None = None,
 ) -> web.Response:
-    document = {"type": f"urn:sfss:{name}", "title": title, "status": status, "detail": detail, **(extensions or {})}
+    document = {
+        "type": f"urn:sfss:{problem.name}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": detail,
+        **(extensions or {}),
+    }
     return web.Response(
-        status=status,
+        status=problem.status,
         body=json.dumps(document, ensure_ascii=False).encode(errors="replace"),
         content_type="application/problem+json",
         headers=headers,

@@ -1,4 +1,4 @@
-"""What the node's tests share: a node in the test's own loop, one in a process of its own, and a way to talk to both."""
+"""What the node's tests share: a node in the test's own loop, one in a process of its own, and ways to talk to them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sfss.node.server import NodeSettings, Server
 from tests.servers import HOST
+
+T = TypeVar("T")
 
 PATIENCE = 20.0  # seconds before a test gives up waiting
 
@@ -85,7 +87,7 @@ class Client:
 
     async def stats(self) -> dict[str, str]:
         lines = (await self.until_end(b"stats\r\n")).decode().splitlines()[:-1]
-        return dict(line.split(" ", 2)[1:] for line in lines)  # type: ignore[misc]
+        return {name: figure for _, name, figure in (line.split(" ", 2) for line in lines)}
 
 
 @contextlib.asynccontextmanager
@@ -99,6 +101,12 @@ async def connected(port: int) -> AsyncIterator[Client]:
 
 def set_request(key: bytes, data: bytes, words: bytes = b"0 0", tail: bytes = b"") -> bytes:
     return b"set %b %b %d%b\r\n%b\r\n" % (key, words, len(data), tail, data)
+
+
+def there(thing: T | None) -> T:
+    """What must not be missing."""
+    assert thing is not None
+    return thing
 
 
 def crash_image(data: Path, image: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import random
@@ -118,7 +119,7 @@ def test_however_the_bytes_are_split_the_replies_are_the_same(
 ) -> None:
     loop, port = loop_and_port
     edges = [0, *sorted(cuts), len(SCRIPT)]
-    pieces = [SCRIPT[begin:end] for begin, end in zip(edges, edges[1:], strict=False)]
+    pieces = [SCRIPT[begin:end] for begin, end in itertools.pairwise(edges)]
     assert loop.run_until_complete(talk(port, *pieces)) == loop.run_until_complete(talk(port, SCRIPT))
 
 
@@ -147,7 +148,7 @@ async def test_an_independent_client_is_content(node: Server) -> None:
     assert await client.set(b"key", b"value" * 1000)
     assert await client.get(b"key") == b"value" * 1000
     assert await client.multi_get(b"key", b"none") == (b"value" * 1000, None)
-    value, cas = await client.gets(b"key")
+    _, cas = await client.gets(b"key")
     assert await client.cas(b"key", b"2", cas or 0)
     assert await client.incr(b"key", 3) == 5
     assert (await client.stats())[b"curr_items"] == b"1"
@@ -374,7 +375,7 @@ def test_a_node_ends_with_its_parent_even_if_that_is_killed(tmp_path: Path) -> N
 async def test_a_second_node_on_the_directory_is_refused(node: Server, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="in use by another process"):
         await Server(NodeSettings(tmp_path / "data", port=0)).start()
-    with pytest.raises(AssertionError, match="ConfigError: the data directory .* is in use by another process"):  # noqa: SIM117
+    with pytest.raises(AssertionError, match=r"ConfigError: the data directory .* is in use by another process"):  # noqa: SIM117
         with child(tmp_path / "data"):
             pass
     assert await talk(node.port, set_request(b"a", b"1")) == b"STORED\r\n"
@@ -419,7 +420,7 @@ async def test_a_graceful_stop_answers_what_came_and_waits_for_the_disk(tmp_path
             await stopping
             with pytest.raises(OSError, match="Connect call failed"):
                 await talk(node.port, b"get a\r\n")
-        node.stop = lambda: asyncio.sleep(0)  # type: ignore[method-assign, assignment]
+        node.stop = lambda: asyncio.sleep(0)  # type: ignore[method-assign]
 
 
 async def test_a_client_that_never_reads_does_not_hold_up_a_stop(
@@ -434,7 +435,7 @@ async def test_a_client_that_never_reads_does_not_hold_up_a_stop(
             began = time.monotonic()
             await node.stop()
             assert 0.2 < time.monotonic() - began < 3
-        node.stop = lambda: asyncio.sleep(0)  # type: ignore[method-assign, assignment]
+        node.stop = lambda: asyncio.sleep(0)  # type: ignore[method-assign]
 
 
 # --- limits ---
@@ -518,7 +519,7 @@ async def test_clients_that_vanish_leave_nothing_behind(node: Server) -> None:
         b"set c 0 0 100\r\npart",
         b"gat 5 a a a\r\n",
     ):
-        reader, writer = await asyncio.open_connection(HOST, node.port)
+        _, writer = await asyncio.open_connection(HOST, node.port)
         writer.write(request)
         await asyncio.sleep(0.05)
         writer.transport.abort()

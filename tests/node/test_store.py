@@ -15,7 +15,7 @@ from rocksdict import Options, Rdict
 from sfss import record
 from sfss.errors import ConfigError, OutOfSpace
 from sfss.node.store import CAS_LEASE, LAYOUT, MIB, Store
-from tests.node.support import Clock, Tampered, crash_image
+from tests.node.support import Clock, Tampered, crash_image, there
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_items_totals_and_versions_survive_a_reopening(tmp_path: Path) -> None:
     store = Store(tmp_path / "data")
     for number in range(100):
         put(store, b"key%d" % number, b"v" * number, flags=number)
-    store.remove(b"key7", store.claim(b"key7") or pytest.fail())
+    store.remove(b"key7", there(store.claim(b"key7")))
     before = [store.get(b"key%d" % number) for number in range(100)]
     items, size = store.items, store.bytes
     store.close()
@@ -107,7 +107,7 @@ def test_totals_are_exact_whatever_happens_to_the_items(store: Store, clock: Clo
 def test_what_was_written_is_whole_after_a_crash_and_so_are_the_totals(store: Store, tmp_path: Path) -> None:
     put(store, b"stays", b"x" * 5000)
     put(store, b"goes", b"y" * 5000)
-    store.remove(b"goes", store.claim(b"goes") or pytest.fail())
+    store.remove(b"goes", there(store.claim(b"goes")))
     after = Store(crash_image(store.directory, tmp_path / "image"))
     assert value(after, b"stays") == b"x" * 5000
     assert value(after, b"goes") is None
@@ -142,7 +142,7 @@ def test_no_version_is_given_twice_even_if_the_clock_goes_back_and_the_process_d
         store = Store(source, clock)
         for _ in range(50):
             put(store, b"key", b"")
-            given.append((store.get(b"key") or pytest.fail()).cas)
+            given.append(there(store.get(b"key")).cas)
         clock.now -= 1000
         if life % 2:
             store.close()
@@ -157,8 +157,8 @@ def test_the_bound_of_versions_is_raised_ahead_of_their_use(store: Store, clock:
     for _ in range(20):
         clock.now += 20
         put(store, b"key", b"")
-        bound = int.from_bytes(store._db.get(b"mcas"))
-        assert bound - (store.get(b"key") or pytest.fail()).cas >= CAS_LEASE // 2
+        bound = int.from_bytes(there(store._db.get(b"mcas")))
+        assert bound - there(store.get(b"key")).cas >= CAS_LEASE // 2
 
 
 def test_a_quick_restart_in_good_order_leaves_the_versions_near_the_clock(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_quick_restart_in_good_order_leaves_the_versions_near_the_clock(tmp_pa
     for _ in range(5):
         store = Store(tmp_path / "data", clock)
         put(store, b"key", b"")
-        cas = (store.get(b"key") or pytest.fail()).cas
+        cas = there(store.get(b"key")).cas
         store.close()
     assert cas - int(clock.now * 1e6) < 100
 
@@ -220,7 +220,7 @@ def test_the_head_of_a_record_is_its_prefix_and_header_and_of_another_value_noth
     assert head.header + b"p" * 10_000 == whole
     assert head.size == len(whole)
     assert record.decode_header(head.header)[0].type == "image/jpeg"
-    assert [(store.head(key) or pytest.fail()).header for key in (b"text", b"cut")] == [b"", b""]
+    assert [there(store.head(key)).header for key in (b"text", b"cut")] == [b"", b""]
 
 
 def test_heads_are_read_and_lie_in_the_order_of_keys_without_a_body(store: Store) -> None:

@@ -1,0 +1,316 @@
+"""The contract of ``sfss.backends.base.Backend``, as tests. Each implementation runs them in a few lines::
+
+    class TestRedis(CasContract):
+        @pytest.fixture
+        def address(self) -> Address:
+            return ...  # where a real one answers
+
+        def client(self, address: Address) -> Backend:
+            return RedisNode(address)
+
+``BackendContract`` is for a node without ``cas``. The node may be shared: every test has keys of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+
+from sfss.backends.base import Backend
+from sfss.config import Address
+from sfss.errors import BadRequest, NodeAway, NodeError, TooLarge
+from tests.servers import HOST, free_port
+
+ALL_BYTES = bytes(range(256)) + b"\r\nEND\r\nVALUE /k 0 1\r\n\0"
+MIB = 2**20
+
+
+class BackendContract:
+    """What every backend promises."""
+
+    @pytest.fixture
+    def address(self) -> Address:
+        """Where a real node answers."""
+        raise NotImplementedError
+
+    def client(self, address: Address) -> Backend:
+        """A client of the node there, not yet started."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def backend(self, address: Address) -> AsyncIterator[Backend]:
+        """A client that is connected."""
+        backend = self.client(address)
+        await backend.start()
+        assert backend.away is None
+        yield backend
+        await backend.close()
+
+    @pytest.fixture
+    async def unreachable(self) -> AsyncIterator[Backend]:
+        """A client of a node that isn't there."""
+        backend = self.client(Address(HOST, free_port(), "nobody"))
+        await backend.start()
+        yield backend
+        await backend.close()
+
+    @pytest.fixture
+    def key(self) -> bytes:
+        """A key that nobody else has."""
+        return b"/contract/" + uuid.uuid4().hex.encode()
+
+    # --- what is stored and what comes back ---
+
+    async def test_what_was_set_comes_back(self, backend: Backend, key: bytes) -> None:
+        await backend.set(key, b"value")
+        assert await backend.get(key) == b"value"
+
+    async def test_a_key_that_nothing_lies_under_gives_none(self, backend: Backend, key: bytes) -> None:
+        assert await backend.get(key) is None
+        assert await backend.head(key) is None
+
+    async def test_the_last_set_wins(self, backend: Backend, key: bytes) -> None:
+        for value in (b"one", b"two", b"", b"three"):
+            await backend.set(key, value)
+            assert await backend.get(key) == value
+
+    async def test_the_same_bytes_can_be_set_again(self, backend: Backend, key: bytes) -> None:
+        await backend.set(key, b"same")
+        await backend.set(key, b"same")
+        assert await backend.get(key) == b"same"
+
+    @pytest.mark.parametrize(
+        "value",
+        [b"", b"\r\n", ALL_BYTES, b"\0" * 1000, os.urandom(100_000), os.urandom(MIB)],
+        ids=lambda v: str(len(v)),
+    )
+    async def test_any_bytes_come_back_as_they_were(self, backend: Backend, key: bytes, value: bytes) -> None:
+        await backend.set(key, value)
+        assert await backend.get(key) == value
+
+    @pytest.mark.parametrize(
+        "shape", ["/{}", "/кошка/{}.jpg", "/猫/{}", "/🐈{}", "#{}/0", "/%20%25{}", "/{}\\$'\"", "/{}\u0085\u3000"]
+    )
+    async def test_keys_may_hold_any_visible_bytes(self, backend: Backend, shape: str) -> None:
+        key = shape.format(uuid.uuid4().hex).encode()
+        await backend.set(key, b"here")
+        assert await backend.get(key) == b"here"
+        assert await backend.delete(key)
+
+    @pytest.mark.parametrize("letter", ["x", "я", "猫"])
+    async def test_keys_may_have_250_bytes(self, backend: Backend, key: bytes, letter: str) -> None:
+        key += letter.encode() * ((250 - len(key)) // len(letter.encode()))
+        key = key.ljust(250, b"-")
+        await backend.set(key, b"here")
+        assert await backend.get(key) == b"here"
+        assert await backend.delete(key)
+
+    @pytest.mark.parametrize("bad", [b"", b"/" * 251, b"/a b", b"/a\r\nflush_all", b"/a\n", b"/a\0", b"/\x7f", b"/a\t"])
+    async def test_a_key_that_would_be_misread_is_refused_and_nothing_is_sent(
+        self, backend: Backend, key: bytes, bad: bytes
+    ) -> None:
+        await backend.set(key, b"here")
+        for call in (backend.get(bad), backend.head(bad), backend.set(bad, b"flush_all\r\n"), backend.delete(bad)):
+            with pytest.raises(BadRequest, match="key"):
+                await call
+        assert await backend.get(key) == b"here"
+
+    async def test_head_brings_no_bytes_that_were_not_stored(self, backend: Backend, key: bytes) -> None:
+        """What a header is, is ``sfss.record``'s; where it can't be told from the rest, all may come, or nothing."""
+        await backend.set(key, b"not a record")
+        head = await backend.head(key)
+        assert head is not None
+        assert b"not a record".startswith(head)
+
+    async def test_delete_says_whether_there_was_something(self, backend: Backend, key: bytes) -> None:
+        await backend.set(key, b"value")
+        assert await backend.delete(key) is True
+        assert await backend.get(key) is None
+        assert await backend.delete(key) is False
+
+    async def test_what_was_deleted_can_be_set_again(self, backend: Backend, key: bytes) -> None:
+        await backend.set(key, b"value")
+        await backend.delete(key)
+        await backend.set(key, b"value")
+        assert await backend.get(key) == b"value"
+
+    async def test_a_value_that_is_too_large_is_refused_and_the_old_one_stays(
+        self, backend: Backend, key: bytes
+    ) -> None:
+        assert backend.capabilities
+        await backend.set(key, b"old")
+        with pytest.raises(TooLarge, match=str(backend.address)) as caught:
+            await backend.set(key, bytes(backend.capabilities.largest_value + 1))
+        assert caught.value.limit == backend.capabilities.largest_value
+        assert await backend.get(key) == b"old"
+
+    async def test_stats_are_text_by_name(self, backend: Backend) -> None:
+        stats = await backend.stats()
+        assert stats["pid"].isdigit()
+        assert stats["version"]
+
+    # --- many at once ---
+
+    async def test_a_thousand_calls_at_once_each_get_their_own_answer(self, backend: Backend, key: bytes) -> None:
+        async def call(number: int) -> None:
+            mine = key + b"/%d" % number
+            assert await backend.get(mine) is None
+            await backend.set(mine, mine * (number % 50))
+            assert await backend.get(mine) == mine * (number % 50)
+            assert await backend.delete(mine) is True
+            assert await backend.get(mine) is None
+
+        await asyncio.gather(*(call(number) for number in range(1000)))
+
+    async def test_a_call_that_is_cancelled_anywhere_harms_no_other(self, backend: Backend, key: bytes) -> None:
+        """Cancelled after each number of steps of the loop, and at random times."""
+        for number in range(20):
+            await backend.set(key + b"/%d" % number, b"%d" % number * 1000)
+
+        async def cancelled(number: int) -> None:
+            mine = key + b"/%d" % (number % 20)
+            calls = (backend.get(mine), backend.head(mine), backend.delete(mine + b"-"), backend.set(mine + b"+", mine))
+            call = asyncio.ensure_future(calls[number % 4])
+            for other in (other for other in calls if other is not calls[number % 4]):
+                other.close()
+            if number < 80:
+                for _ in range(number // 4):
+                    await asyncio.sleep(0)
+            else:
+                await asyncio.sleep(random.random() / 100)
+            call.cancel()
+            await asyncio.wait([call])
+
+        async def undisturbed(number: int) -> None:
+            await asyncio.sleep(random.random() / 100)
+            assert await backend.get(key + b"/%d" % (number % 20)) == b"%d" % (number % 20) * 1000
+            assert await backend.get(key + b"-") is None
+
+        for _ in range(3):
+            await asyncio.gather(*(call(number) for number in range(160) for call in (cancelled, undisturbed)))
+        assert backend.away is None
+
+    # --- when it isn't there ---
+
+    async def test_away_says_why(self, backend: Backend, unreachable: Backend) -> None:
+        assert backend.away is None
+        assert unreachable.away
+        assert "refused" in unreachable.away
+
+    async def test_calls_to_a_node_that_is_away_fail_at_once_and_name_it(
+        self, unreachable: Backend, key: bytes
+    ) -> None:
+        began = time.perf_counter()
+        for _ in range(100):
+            for call in (unreachable.get(key), unreachable.set(key, b"x"), unreachable.delete(key)):
+                with pytest.raises(NodeAway, match=str(unreachable.address)) as caught:
+                    await call
+                assert caught.value.node == str(unreachable.address)
+        assert (time.perf_counter() - began) / 300 < 0.01
+
+    async def test_stats_of_a_node_that_is_away_name_it(self, unreachable: Backend) -> None:
+        with pytest.raises(NodeError, match=str(unreachable.address)):
+            await unreachable.stats()
+
+    async def test_close_fails_what_is_in_flight(self, address: Address, key: bytes) -> None:
+        backend = self.client(address)
+        await backend.start()
+        calls = [asyncio.ensure_future(backend.get(key + b"/%d" % number)) for number in range(100)]
+        await asyncio.sleep(0)
+        began = time.perf_counter()
+        await backend.close()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert time.perf_counter() - began < 0.5
+        assert {type(answer) for answer in answers} & {type(None), NodeAway} == set(), "nothing was answered yet"
+        assert all(isinstance(answer, NodeError) and "stopping" in str(answer) for answer in answers)
+
+    async def test_after_close_it_is_away_and_calls_fail(self, address: Address, key: bytes) -> None:
+        backend = self.client(address)
+        await backend.start()
+        await backend.stats()
+        await backend.close()
+        assert backend.away
+        for call in (backend.get(key), backend.stats()):
+            with pytest.raises(NodeAway):
+                await call
+        await backend.close()
+
+    async def test_closing_without_having_started_is_no_error(self, address: Address) -> None:
+        await self.client(address).close()
+
+
+class CasContract(BackendContract):
+    """What a backend with ``cas`` promises besides."""
+
+    async def test_add_stores_only_where_nothing_is(self, backend: Backend, key: bytes) -> None:
+        assert await backend.add(key, b"first") is True
+        assert await backend.add(key, b"second") is False
+        assert await backend.get(key) == b"first"
+
+    async def test_gets_brings_the_value_and_a_token(self, backend: Backend, key: bytes) -> None:
+        assert await backend.gets(key) is None
+        await backend.set(key, ALL_BYTES)
+        found = await backend.gets(key)
+        assert found is not None
+        assert found.data == ALL_BYTES
+
+    async def test_replace_stores_while_the_token_holds(self, backend: Backend, key: bytes) -> None:
+        token = await self._set(backend, key, b"one")
+        assert await backend.replace(key, b"two", token) is True
+        assert await backend.get(key) == b"two"
+        assert await backend.replace(key, b"three", token) is False
+        assert await backend.get(key) == b"two"
+
+    async def test_a_set_of_the_same_bytes_makes_the_token_void(self, backend: Backend, key: bytes) -> None:
+        token = await self._set(backend, key, b"same")
+        await backend.set(key, b"same")
+        assert await backend.replace(key, b"other", token) is False
+
+    async def test_nothing_is_replaced_where_nothing_is(self, backend: Backend, key: bytes) -> None:
+        token = await self._set(backend, key, b"one")
+        await backend.delete(key)
+        assert await backend.replace(key, b"two", token) is False
+        await backend.set(key, b"one")
+        assert await backend.replace(key, b"two", token) is False, "what was made anew is not what the token came with"
+
+    async def test_of_many_writers_with_one_token_one_wins(self, backend: Backend, key: bytes) -> None:
+        token = await self._set(backend, key, b"before")
+        won = await asyncio.gather(*(backend.replace(key, b"%d" % writer, token) for writer in range(50)))
+        assert won.count(True) == 1
+        assert await backend.get(key) == b"%d" % won.index(True)
+
+    async def test_of_many_who_add_one_wins(self, backend: Backend, key: bytes) -> None:
+        won = await asyncio.gather(*(backend.add(key, b"%d" % writer) for writer in range(50)))
+        assert won.count(True) == 1
+        assert await backend.get(key) == b"%d" % won.index(True)
+
+    async def test_what_replace_gave_an_expiry_ends(self, backend: Backend, key: bytes) -> None:
+        token = await self._set(backend, key, b"before")
+        assert await backend.replace(key, b"after", token, expiry=1)
+        assert await backend.get(key) == b"after"
+        deadline = time.monotonic() + 5
+        while await backend.get(key) is not None:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
+        assert await backend.add(key, b"again") is True
+
+    async def test_a_value_that_is_too_large_for_add_and_replace_is_refused(self, backend: Backend, key: bytes) -> None:
+        assert backend.capabilities
+        token = await self._set(backend, key, b"old")
+        large = bytes(backend.capabilities.largest_value + 1)
+        for call in (backend.add(key, large), backend.replace(key, large, token)):
+            with pytest.raises(TooLarge):
+                await call
+        assert await backend.get(key) == b"old"
+
+    async def _set(self, backend: Backend, key: bytes, data: bytes) -> int:
+        await backend.set(key, data)
+        found = await backend.gets(key)
+        assert found is not None
+        return found.token
