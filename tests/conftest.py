@@ -17,6 +17,16 @@ Client = TestClient[Any, Any]
 Nodes = list[str]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run slow campaigns in their long form")
+
+
+@pytest.fixture
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether campaigns are to run in their long form."""
+    return bool(request.config.getoption("--long"))
+
+
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """``sfss`` as `make run` runs it; shared, so leave its nodes alone."""

@@ -148,6 +148,14 @@ class Service:
         except urllib.error.HTTPError:
             return {}
 
+    def all_nodes_are_here(self) -> bool:
+        """Whether the front can use every node."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=10) as answer:
+                return set(json.load(answer)["nodes"].values()) == {"here"}
+        except urllib.error.HTTPError:
+            return False
+
     def _serves(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"sfss ended with {self.process.returncode}: {self.log.read_text()}"

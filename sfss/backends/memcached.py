@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 import random
 import re
 from collections.abc import Callable
@@ -225,7 +226,7 @@ class MemcachedNode:
             if isinstance(failure, TimeoutError):
                 why = f"no connection, or no answer on it, within {self._connect_timeout:g} s"
             elif isinstance(failure, OSError | UnicodeError):  # the latter: of a host that can't be the name of one
-                why = f"can't be connected to ({getattr(failure, 'strerror', None) or failure})"
+                why = f"can't be connected to ({_reason(failure)})"
             else:
                 raise
             raise NodeError(self._name, why) from None
@@ -256,6 +257,12 @@ class MemcachedNode:
             "beansdb", version, durable=True, evicting=False, cas=False, ttl=False, head=False,
             largest_value=BEANSDB_LARGEST,
         )  # fmt: skip
+
+
+def _reason(failure: OSError | UnicodeError) -> str:
+    """In the system's words: asyncio puts its own, "Connect call failed", in their place."""
+    number = failure.errno if isinstance(failure, OSError) else None
+    return os.strerror(number) if number and number > 0 else str(failure)  # a resolver's are below 0
 
 
 def _check_key(key: bytes) -> None:

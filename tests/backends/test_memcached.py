@@ -151,9 +151,9 @@ async def test_the_largest_value_that_is_let_through_fits_whatever_its_key(small
 async def test_a_memcached_that_does_not_evict_says_that_it_is_full(small: MemcachedNode) -> None:
     assert small.capabilities
     assert not small.capabilities.evicting
+    sets = [small.set(b"/%d" % number, bytes(MIB // 2)) for number in range(32)]
     with pytest.raises(OutOfSpace, match=str(small.address)):
-        for number in range(32):
-            await small.set(b"/%d" % number, bytes(MIB // 2))
+        await asyncio.gather(*sets)
     await small.delete(b"/0")
     await small.set(b"/0", bytes(1000))
 

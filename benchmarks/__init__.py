@@ -1,0 +1,1 @@
+"""Side-by-side measurements that print a table. ``RESULTS.rst`` keeps them, with machine, date and command."""

@@ -1,0 +1,196 @@
+"""The house: which module may see which. Read this to learn it; docs/ says why.
+
+One request, one direction: web -> files -> cluster -> backends ==TCP==> node. Each floor knows only those below it, and
+the five modules of the ground floor, which the node shares. The table below is the law; what breaks it is named.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+GROUND = ("sfss.errors", "sfss.config", "sfss.paths", "sfss.record", "sfss.memcache")
+
+
+class Floor(NamedTuple):
+    """What the modules under a name may import of sfss: those named, with all that lies under them."""
+
+    rule: str
+    may_import: tuple[str, ...]
+
+
+# The longest name that fits a module holds for it.
+FLOORS = {
+    "sfss.errors": Floor("errors stands lowest and knows nobody", ()),
+    **dict.fromkeys(GROUND[1:], Floor("the ground floor knows only itself", GROUND)),
+    "sfss.backends": Floor("backends know the ground floor and themselves, no cluster", (*GROUND, "sfss.backends")),
+    "sfss.cluster": Floor(
+        "cluster knows backends by their contract only", (*GROUND, "sfss.cluster", "sfss.backends.base")
+    ),
+    "sfss.cluster.ring": Floor("the ring is pure", GROUND),
+    "sfss.files": Floor("files know the cluster, no backends and no HTTP", (*GROUND, "sfss.cluster", "sfss.stripes")),
+    "sfss.stripes": Floor("stripes are arithmetic over the cluster", (*GROUND, "sfss.cluster")),
+    "sfss.web": Floor(
+        "web sees the files only", ("sfss", "sfss.errors", "sfss.config", "sfss.record", "sfss.files", "sfss.web")
+    ),
+    "sfss.web.app": Floor(
+        "web/app.py puts the front together, from all of it",
+        ("sfss", *GROUND, "sfss.backends", "sfss.cluster", "sfss.files", "sfss.web"),
+    ),
+    "sfss.node": Floor("the node and the front share the ground floor, nothing else", ("sfss", *GROUND, "sfss.node")),
+    "sfss.supervisor": Floor("the supervisor starts nodes as processes: it imports neither end", GROUND),
+    "sfss.cli": Floor("the command line wires everything", ("sfss", "sfss.*")),
+    "sfss.__main__": Floor("python -m sfss is the command line", ("sfss.cli",)),
+    "sfss": Floor("sfss itself is its version", ()),
+}
+
+# Packages that only one place may know, so that another can take their place.
+BORDERS = {
+    "aiohttp": ("sfss.web",),
+    "aiomcache": ("sfss.backends.statistics",),
+    "python_multipart": ("sfss.web.forms",),
+    "rocksdict": ("sfss.node.store",),
+    "uhashring": ("sfss.cluster.ring",),
+}
+
+# What lives long, and who may make it.
+LONG_LIVED = {"MemcachedNode", "Cluster", "Files", "EmbeddedNodes"}
+MAKERS = {"sfss.cli", "sfss.supervisor", "sfss.web.app"}
+
+
+def _name(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {_name(file): file for file in sorted((ROOT / "sfss").rglob("*.py"))}
+
+
+def _tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text("utf-8"))
+
+
+def _imports(module: str) -> Iterator[tuple[int, str]]:
+    """The line and name of each module that a module imports, at its top or within a function."""
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}, line {node.lineno}: write imports in full, from sfss.x import y"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield node.lineno, whole if whole in MODULES else str(node.module)
+
+
+def _is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def _floor(module: str) -> Floor:
+    fitting = [name for name in FLOORS if name == module or (name != "sfss" and _is_within(module, name))]
+    assert fitting, f"{module} is new: give it a floor in {__file__}, and say what it may import"
+    return FLOORS[max(fitting, key=len)]
+
+
+def _allows(floor: Floor, name: str) -> bool:
+    # "sfss" alone is the package's version, not all that lies in it.
+    return any(name == "sfss" if able == "sfss" else _is_within(name, able.removesuffix(".*"))
+               for able in floor.may_import)  # fmt: skip
+
+
+def test_the_modules_are_found() -> None:
+    assert {"sfss", "sfss.errors", "sfss.web.app", "sfss.node.server"} <= MODULES.keys()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_floor_knows_only_those_below_it(module: str) -> None:
+    floor = _floor(module)
+    broken = [
+        f"{MODULES[module].relative_to(ROOT)}, line {line}: imports {name}"
+        for line, name in _imports(module)
+        if _is_within(name, "sfss") and not _allows(floor, name)
+    ]
+    assert not broken, f"the rule '{floor.rule}' is broken by\n" + "\n".join(broken)
+
+
+@pytest.mark.parametrize("package", BORDERS)
+def test_a_foreign_package_is_known_in_one_place(package: str) -> None:
+    broken = [
+        f"{MODULES[module].relative_to(ROOT)}, line {line}: imports {name}"
+        for module in MODULES
+        if not any(_is_within(module, place) for place in BORDERS[package])
+        for line, name in _imports(module)
+        if _is_within(name, package)
+    ]
+    assert not broken, f"{package} belongs in {' and '.join(BORDERS[package])} only, but\n" + "\n".join(broken)
+
+
+@pytest.mark.parametrize("module", MODULES.keys() - MAKERS)
+def test_only_the_wiring_makes_what_lives_long(module: str) -> None:
+    made = [
+        f"{MODULES[module].relative_to(ROOT)}, line {node.lineno}: makes {name}"
+        for node in ast.walk(_tree(module))
+        if isinstance(node, ast.Call)
+        for name in [getattr(node.func, "id", None) or getattr(node.func, "attr", None)]
+        if name in LONG_LIVED
+    ]
+    assert not made, f"only {', '.join(sorted(MAKERS))} make {', '.join(sorted(LONG_LIVED))}, but\n" + "\n".join(made)
+
+
+# Runs in a process of its own. A library may look at a file or ask for a thread's name; it may not leave anything.
+_IMPORT_ALL = """
+import asyncio, importlib, os, sys, threading
+
+def held():
+    sockets = [fd for fd in os.listdir("/proc/self/fd") if "socket" in os.path.realpath(f"/proc/self/fd/{fd}")]
+    return sorted(sockets), len(os.listdir("/proc/self/task")), threading.active_count()
+
+def watch(event, args):
+    writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    writes = writes and args[0] != os.devnull
+    if writes or event in watched:
+        doing.append(f"{event} {args}")
+
+watched = {"socket.bind", "socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.fork", "os.mkdir"}
+before, doing = held(), []
+sys.addaudithook(watch)
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+watched.clear()
+assert not doing, doing
+assert held() == before, (before, held())
+assert os.listdir() == [], os.listdir()
+"""
+
+
+def test_importing_everything_does_nothing(tmp_path: Path) -> None:
+    modules = [module for module in MODULES if module != "sfss.__main__"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _IMPORT_ALL, *modules],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_node_starts_without_any_of_the_front(tmp_path: Path) -> None:
+    code = (
+        "import sys, sfss.cli, sfss.node.server; "
+        "print(*sorted(m for m in sys.modules if m.startswith(('sfss.web', 'sfss.backends', 'aiohttp'))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == ""
