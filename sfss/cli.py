@@ -81,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print /status?format=full as it is")
     status.set_defaults(run=_status)
 
-    check = commands.add_parser("config", help="check settings").add_subparsers(required=True, metavar="check")
-    check = check.add_parser("check", help="say what is wrong with the settings, or show what they come to")
+    about_settings = commands.add_parser("config", help="check settings").add_subparsers(required=True, metavar="check")
+    check = about_settings.add_parser("check", help="say what is wrong with the settings, or show what they come to")
     _add_settings(check)
     check.set_defaults(run=_check)
     return parser

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_node_that_dies_is_started_again_with_its_files(own_service: Service) 
         wait_for(lambda: len(service.node_pids_now()) == 3, what="three nodes")
         assert not set(before.values()) & set(service.node_pids().values())
         for n in range(30):
-            assert wait_for(lambda n=n: get(service, f"file-{n}")) == b"%d" % n
+            assert wait_for(partial(get, service, f"file-{n}")) == b"%d" % n
 
 
 def test_a_stop_ends_the_nodes_and_a_start_finds_the_files(own_service: Service) -> None:

@@ -27,7 +27,6 @@ from sfss.memcache import (
     EXISTS,
     NOT_FOUND,
     NOT_STORED,
-    OUT_OF_MEMORY,
     OUT_OF_SPACE,
     SERVER_ERROR,
     STORED,
@@ -49,6 +48,8 @@ ITEM_OVERHEAD = 512
 BEANSDB_LARGEST = 50 * 1024 * 1024  # bytes; Beansdb's MAX_VALUE_LEN
 # Of any other key a server may take the rest of the request, or the data after it, for commands.
 _KEY = re.compile(rb"[^\x00-\x20\x7f]{1,250}")
+# memcached's two ways to say that there is none for a value, large ones being taken in chunks, and our node's.
+_NO_ROOM = (b"SERVER_ERROR out of memory storing", b"SERVER_ERROR Out of memory during read", OUT_OF_SPACE)
 _STOPPING = "the service is stopping"
 _Fits = Callable[[Reply], bool]
 _P = ParamSpec("_P")
@@ -156,7 +157,7 @@ class MemcachedNode:
     def _refusal(self, line: bytes) -> SfssError:
         if line == VALUE_TOO_LARGE:
             return self._too_large()
-        if line.startswith((OUT_OF_MEMORY, OUT_OF_SPACE)):
+        if line.startswith(_NO_ROOM):
             return OutOfSpace(f"node {self._name} has no room: {line.decode(errors='replace')}; add space or nodes")
         return NodeRefused(self._name, f"answered {line[:200].decode(errors='replace')}")
 

@@ -31,11 +31,13 @@ def etag(content: bytes) -> str:
     return f'"{hashlib.sha256(content).hexdigest()}"'
 
 
-async def put(front: Client, path: str, content: bytes = CONTENT, **headers: str) -> aiohttp.ClientResponse:
+async def put(
+    front: Client, path: str, content: bytes = CONTENT, headers: dict[str, str] | None = None
+) -> aiohttp.ClientResponse:
     return await front.put(url(path), data=content, headers=headers)
 
 
-async def read(front: Client, path: str, **headers: str) -> tuple[int, bytes]:
+async def read(front: Client, path: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
     answer = await front.get(url(path), headers=headers)
     return answer.status, await answer.read()
 
@@ -124,20 +126,20 @@ class TestWriting:
     async def test_what_is_refused_leaves_what_was_there(self, front: Client, path: str) -> None:
         await put(front, path)
         wrong = base64.b64encode(hashlib.sha256(b"another").digest()).decode()
-        await problem(await put(front, path, b"changed", **{"Content-Digest": f"sha-256=:{wrong}:"}), 400)
-        await problem(await put(front, path, b"changed", **{"Content-Type": "no type"}), 400)
-        await problem(await put(front, path, b"changed", **{"Content-Encoding": "gzip"}), 400)
-        await problem(await put(front, path, b"changed", **{"Content-Range": "bytes 0-6/7"}), 400)
+        await problem(await put(front, path, b"changed", {"Content-Digest": f"sha-256=:{wrong}:"}), 400)
+        await problem(await put(front, path, b"changed", {"Content-Type": "no type"}), 400)
+        await problem(await put(front, path, b"changed", {"Content-Encoding": "gzip"}), 400)
+        await problem(await put(front, path, b"changed", {"Content-Range": "bytes 0-6/7"}), 400)
         multipart = {"Content-Type": "multipart/form-data; boundary=x"}
-        await problem(await put(front, path, b"--x\r\n\r\nnot whole", **multipart), 400)
-        await problem(await put(front, path, b"changed", **{"X-Meta-A": "x" * 5000}), 400)
+        await problem(await put(front, path, b"--x\r\n\r\nnot whole", multipart), 400)
+        await problem(await put(front, path, b"changed", {"X-Meta-A": "x" * 5000}), 400)
         assert await read(front, path) == (200, CONTENT)
 
     async def test_digests_that_hold_are_taken(self, front: Client, path: str) -> None:
         sha = base64.b64encode(hashlib.sha256(CONTENT).digest()).decode()
         md5 = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
         headers = {"Content-Digest": f"sha-256=:{sha}:, crc32c=:AAAAAA==:", "Content-MD5": md5}
-        assert (await put(front, path, **headers)).status == 200
+        assert (await put(front, path, headers=headers)).status == 200
         assert await read(front, path) == (200, CONTENT)
 
     async def test_two_writers_at_once_leave_one_of_the_two_whole(self, front: Client, path: str) -> None:
@@ -159,7 +161,7 @@ class TestReading:
         assert headers["Content-Security-Policy"] == "sandbox"
 
     async def test_the_content_type_that_was_given_comes_back(self, front: Client, path: str) -> None:
-        await put(front, path, **{"Content-Type": "text/plain; charset=utf-8"})
+        await put(front, path, headers={"Content-Type": "text/plain; charset=utf-8"})
         assert (await front.get(url(path))).headers["Content-Type"] == "text/plain; charset=utf-8"
 
     async def test_a_form_s_part_brings_its_own_type(self, front: Client, path: str) -> None:
@@ -170,7 +172,7 @@ class TestReading:
             assert (await front.get(url(path))).headers["Content-Type"] == expected
 
     async def test_headers_named_x_meta_are_kept_with_the_file(self, front: Client, path: str) -> None:
-        await put(front, path, **{"X-Meta-Author": "Ёжик & Co"})
+        await put(front, path, headers={"X-Meta-Author": "Ёжик & Co"})
         assert (await front.get(url(path))).headers["X-Meta-Author"] == "Ёжик & Co"
         await put(front, path)
         assert "X-Meta-Author" not in (await front.get(url(path))).headers
@@ -212,8 +214,8 @@ class TestReading:
 
     async def test_if_range_gives_the_whole_when_the_file_has_changed(self, front: Client, path: str) -> None:
         await put(front, path)
-        assert (await read(front, path, Range="bytes=0-0", **{"If-Range": etag(CONTENT)}))[0] == 206
-        assert await read(front, path, Range="bytes=0-0", **{"If-Range": etag(b"old")}) == (200, CONTENT)
+        assert (await read(front, path, {"Range": "bytes=0-0", "If-Range": etag(CONTENT)}))[0] == 206
+        assert await read(front, path, {"Range": "bytes=0-0", "If-Range": etag(b"old")}) == (200, CONTENT)
 
 
 class TestConditions:
@@ -224,7 +226,7 @@ class TestConditions:
             assert (answer.status, await answer.read()) == (304, b"")
             assert answer.headers["ETag"] == etag(CONTENT)
             assert (await front.head(url(path), headers=headers)).status == 304
-        assert await read(front, path, **{"If-None-Match": etag(b"old")}) == (200, CONTENT)
+        assert await read(front, path, {"If-None-Match": etag(b"old")}) == (200, CONTENT)
 
     async def test_a_reader_s_failed_precondition_is_412(self, front: Client, path: str) -> None:
         await put(front, path)
@@ -233,8 +235,8 @@ class TestConditions:
         await problem(await front.get(url(path), headers=since), 412)
 
     async def test_if_none_match_star_creates_only(self, front: Client, path: str) -> None:
-        assert (await put(front, path, b"first", **{"If-None-Match": "*"})).status == 200
-        detail = await problem(await put(front, path, b"second", **{"If-None-Match": "*"}), 412)
+        assert (await put(front, path, b"first", {"If-None-Match": "*"})).status == 200
+        detail = await problem(await put(front, path, b"second", {"If-None-Match": "*"}), 412)
         assert etag(b"first") in detail
         assert await read(front, path) == (200, b"first")
 
@@ -248,11 +250,11 @@ class TestConditions:
         assert await read(front, path) == (200, contents[statuses.index(201)])
 
     async def test_if_match_changes_just_the_state_it_names(self, front: Client, path: str) -> None:
-        await problem(await put(front, path, b"x", **{"If-Match": "*"}), 412)
+        await problem(await put(front, path, b"x", {"If-Match": "*"}), 412)
         await put(front, path, b"one")
-        await problem(await put(front, path, b"two", **{"If-Match": etag(b"another")}), 412)
-        assert (await put(front, path, b"two", **{"If-Match": etag(b"one")})).status == 200
-        await problem(await put(front, path, b"three", **{"If-Match": etag(b"one")}), 412)
+        await problem(await put(front, path, b"two", {"If-Match": etag(b"another")}), 412)
+        assert (await put(front, path, b"two", {"If-Match": etag(b"one")})).status == 200
+        await problem(await put(front, path, b"three", {"If-Match": etag(b"one")}), 412)
         assert await read(front, path) == (200, b"two")
 
     async def test_counting_with_if_match_loses_no_count(self, front: Client, path: str) -> None:
@@ -261,7 +263,7 @@ class TestConditions:
         async def count() -> None:
             while True:
                 _, number = await read(front, path)
-                answer = await put(front, path, b"%d" % (int(number) + 1), **{"If-Match": etag(number)})
+                answer = await put(front, path, b"%d" % (int(number) + 1), {"If-Match": etag(number)})
                 if answer.status == 200:
                     return
                 assert answer.status == 412
@@ -283,7 +285,7 @@ class TestConditions:
 
     async def test_a_malformed_entity_tag_is_refused(self, front: Client, path: str) -> None:
         await put(front, path)
-        assert "If-Match" in await problem(await put(front, path, b"x", **{"If-Match": "no quotes"}), 400)
+        assert "If-Match" in await problem(await put(front, path, b"x", {"If-Match": "no quotes"}), 400)
         assert await read(front, path) == (200, CONTENT)
 
 
@@ -307,7 +309,7 @@ class TestDeleting:
     async def test_after_a_conditional_delete_a_creator_may_create(self, front: Client, path: str) -> None:
         await put(front, path)
         await front.delete(url(path), headers={"If-Match": "*"})
-        assert (await put(front, path, b"new", **{"If-None-Match": "*"})).status == 200
+        assert (await put(front, path, b"new", {"If-None-Match": "*"})).status == 200
         await asyncio.sleep(2.1)  # the mark of the delete would have expired by now, and must not take the file along
         assert await read(front, path) == (200, b"new")
 
