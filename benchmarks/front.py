@@ -23,12 +23,12 @@ from types import FrameType
 from typing import NoReturn
 
 from benchmarks import report
-from benchmarks.contenders import CONTENDERS, Bench, Contender, Nginx, programs, verify, verify_after
-from benchmarks.load import SIZE, Bodies, Measured, Target, Wrong, measure
+from benchmarks.contenders import CONTENDERS, LOADS, Bench, Contender, Nginx, programs, verify, verify_after
+from benchmarks.load import FOLDER, SIZE, Bodies, Load, Measured, Target, Wrong, measure
 
 PAUSE = 0.3  # seconds before each run, after what others left to be written has been written
 NAMES = tuple(contender.name for contender in CONTENDERS)
-HEAD = ("contender", "", "requests/s", "lowest", "highest", "ratio", "p50 ms", "p99 ms")
+HEAD = ("contender", "what", "requests/s", "lowest", "highest", "ratio", "p50 ms", "p99 ms")
 
 
 class Entry:
@@ -55,12 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         directory.chmod(0o755)  # nginx's worker may have a user of its own
         command = shlex.join(["python", "-m", "benchmarks.front", *arguments])
         facts = [*report.facts(command, directory, programs()), ("Load before", report.load_average())]
-        entries = _run(directory, options)
+        bodies = Bodies(directory / "bodies", max(load.files for load in LOADS))
+        entries = [entry for load in LOADS for entry in _run(directory / load.name, load, bodies, options)]
     print(report.field_list(facts))
-    for method in ("GET", "PUT"):
-        if shown := [entry for entry in entries if entry.contender.load.method == method]:
+    for load in LOADS:
+        if shown := [entry for entry in entries if entry.contender.load == load]:
             rows = [HEAD, *(_row(entry, shown) for entry in shown)]
-            print(f"\n{method} of {SIZE // 1024} KiB:\n\n{report.table(rows)}")
+            print(f"\n{load.title}, {SIZE // 1024} KiB:\n\n{report.table(rows, left=2)}")
     failed = [entry for entry in entries if entry.trouble]
     for entry in failed:
         print(f"\nNo figure for {entry.contender.name}: {entry.trouble}")
@@ -91,15 +92,14 @@ def _leave(number: int, _frame: FrameType | None) -> NoReturn:
 # --- the run ---
 
 
-def _run(directory: Path, options: argparse.Namespace) -> list[Entry]:
-    """Start the contenders, measure them, end them."""
-    bodies = Bodies(directory / "bodies", max(contender.load.files for contender in CONTENDERS))
-    nginx = Nginx(directory / "nginx")
+def _run(directory: Path, load: Load, bodies: Bodies, options: argparse.Namespace) -> list[Entry]:
+    """Start the contenders for one kind of load, measure them, end them."""
     entries: list[Entry] = []
     with contextlib.ExitStack() as stack:
+        nginx = Nginx(directory / "nginx")
         stack.enter_context(nginx.running())
         for contender in CONTENDERS:
-            if contender.name in (options.only or NAMES):
+            if contender.load == load and contender.name in (options.only or NAMES):
                 _say(f"starting {contender.name}")
                 own = directory / contender.name
                 own.mkdir()
@@ -110,25 +110,26 @@ def _run(directory: Path, options: argparse.Namespace) -> list[Entry]:
         for number in range(options.rounds + 1):  # the first one is to warm up
             # There and back, so that a drift of the machine weighs on all alike.
             for entry in entries[:: -1 if number % 2 else 1]:
-                _say(f"round {number} of {options.rounds}: {entry.contender.name}" if number else "warming up")
-                _measure(entry, bodies, options, counts=number > 0)
-        for entry in entries:
-            if entry.trouble is None:
-                with _noting_what_is_wrong(entry):
-                    verify_after(entry.contender, entry.target, bodies, entry.rounds[-1].requests)
+                _say(f"{f'round {number} of {options.rounds}' if number else 'warming up'}: {entry.contender.name}")
+                if entry.trouble is None:
+                    measured = _measure(entry, number, bodies, options)
+                    entry.rounds += [measured] if number else []
     return entries
 
 
-def _measure(entry: Entry, bodies: Bodies, options: argparse.Namespace, *, counts: bool) -> None:
-    if entry.trouble:
-        return
+def _measure(entry: Entry, number: int, bodies: Bodies, options: argparse.Namespace) -> Measured:
+    """One run, and a look at what it has left."""
+    load = entry.contender.load
+    folder = f"round-{number}" if load.fresh else FOLDER
     os.sync()
     time.sleep(PAUSE)
-    load = entry.contender.load
-    measured = measure(entry.target, load, bodies, seconds=options.seconds, connections=options.connections)
+    measured = measure(entry.target, load, bodies, folder, seconds=options.seconds, connections=options.connections)
     entry.trouble = measured.trouble
-    if counts:
-        entry.rounds.append(measured)
+    if measured.trouble is None:
+        answered = measured.requests - 10 * options.connections  # of the last ones not all were
+        with _noting_what_is_wrong(entry):
+            verify_after(entry.contender, entry.target, bodies, folder, answered)
+    return measured
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from tests.servers import HOST
 
 SIZE = 4096  # bytes of a file
 PATIENCE = 30.0  # seconds that wrk may take beside its measuring: to make its requests, and to give up on a server
+FOLDER = "bench"
 MAX_SHOWN = 3  # of the answers that were wrong; the others are counted
 
 
@@ -42,10 +43,13 @@ class Bodies:
 
 
 class Load(NamedTuple):
-    """One kind of request, over files 0 to ``files - 1`` in turn."""
+    """One kind of request, over files 0 to ``files - 1`` in turn; of a ``fresh`` one every request has a new path."""
 
+    name: str
+    title: str
     method: str
     files: int
+    fresh: bool = False
 
 
 class Measured(NamedTuple):
@@ -62,9 +66,9 @@ class Wrong(Exception):
     """A contender doesn't do what it is measured for."""
 
 
-def name_of(number: int) -> str:
+def name_of(number: int, folder: str = FOLDER) -> str:
     """The name of a file, the same for all contenders."""
-    return f"bench/{number:05d}.bin"
+    return f"{folder}/{number:07d}.bin"
 
 
 def put(target: Target, bodies: Bodies, numbers: Iterable[int]) -> None:
@@ -72,15 +76,17 @@ def put(target: Target, bodies: Bodies, numbers: Iterable[int]) -> None:
     _each(target, "PUT", bodies, numbers)
 
 
-def check(target: Target, bodies: Bodies, numbers: Iterable[int]) -> None:
+def check(target: Target, bodies: Bodies, numbers: Iterable[int], folder: str = FOLDER) -> None:
     """Read files. Raises Wrong if an answer isn't 200 with the right bytes."""
-    _each(target, "GET", bodies, numbers)
+    _each(target, "GET", bodies, numbers, folder)
 
 
-def measure(target: Target, load: Load, bodies: Bodies, *, seconds: int, connections: int) -> Measured:
+def measure(
+    target: Target, load: Load, bodies: Bodies, folder: str = FOLDER, *, seconds: int, connections: int
+) -> Measured:
     """One run of wrk: one thread, so many connections, each with one request in flight."""
     script = bodies.file.with_name("load.lua")
-    script.write_text(_script(target, load, bodies))
+    script.write_text(_script(target, load, bodies, folder))
     command = [_wrk(), "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s", "--latency",
                "--script", str(script), f"http://{HOST}:{target.port}"]  # fmt: skip
     run = subprocess.run(command, capture_output=True, text=True, timeout=seconds + PATIENCE, check=False)
@@ -92,17 +98,18 @@ def measure(target: Target, load: Load, bodies: Bodies, *, seconds: int, connect
                     _trouble(load, said))  # fmt: skip
 
 
-def _each(target: Target, method: str, bodies: Bodies, numbers: Iterable[int]) -> None:
+def _each(target: Target, method: str, bodies: Bodies, numbers: Iterable[int], folder: str = FOLDER) -> None:
     connection = http.client.HTTPConnection(HOST, target.port, timeout=PATIENCE)
     wrong: list[str] = []
     for number in numbers:
-        connection.request(method, target.prefix + name_of(number), bodies[number] if method == "PUT" else None)
+        name, content = name_of(number, folder), bodies[number % bodies.count]
+        connection.request(method, target.prefix + name, content if method == "PUT" else None)
         with connection.getresponse() as answer:
             body = answer.read()
             if answer.status not in ((200,) if method == "GET" else (200, 201, 204)):
-                wrong.append(f"{method} {name_of(number)} answered {answer.status}")
-            elif method == "GET" and body != bodies[number]:
-                wrong.append(f"GET {name_of(number)} answered {len(body)} bytes that aren't the file's")
+                wrong.append(f"{method} {name} answered {answer.status}")
+            elif method == "GET" and body != content:
+                wrong.append(f"GET {name} answered {len(body)} bytes that aren't the file's")
     connection.close()
     if wrong:
         raise Wrong("; ".join(wrong[:MAX_SHOWN]) + (f"; {len(wrong)} in all" if len(wrong) > MAX_SHOWN else ""))
@@ -120,21 +127,22 @@ def _trouble(load: Load, said: dict[str, float]) -> str | None:
     return None
 
 
-def _script(target: Target, load: Load, bodies: Bodies) -> str:
-    """For wrk. The requests are made before the clock starts, so that a PUT costs wrk no more than it must."""
-    body = f"bodies:read({SIZE})" if load.method == "PUT" else "nil"
+def _script(target: Target, load: Load, bodies: Bodies, folder: str) -> str:
+    """For wrk. Requests are made before the clock starts where that can be: wrk shares the cores with the servers."""
+    path = f'"{target.prefix}{folder}/%07d.bin"'
     return f"""\
-local requests, number = {{}}, 0
+local bodies, requests, number = {{}}, {{}}, 0
+local function make(n)
+  return wrk.format("{load.method}", string.format({path}, n), nil, bodies[n % {bodies.count}])
+end
 function init()
-  local bodies = assert(io.open("{bodies.file}", "rb"))
-  for n = 0, {load.files - 1} do
-    local path = string.format("{target.prefix}{name_of(0).replace("00000", "%05d")}", n)
-    requests[n] = wrk.format("{load.method}", path, nil, {body})
-  end
+  local file = assert(io.open("{bodies.file}", "rb"))
+  for n = 0, {bodies.count if load.method == "PUT" else 0} - 1 do bodies[n] = file:read({SIZE}) end
+  for n = 0, {0 if load.fresh else load.files} - 1 do requests[n] = make(n) end
 end
 function request()
-  number = (number + 1) % {load.files}
-  return requests[number]
+  number = number + 1
+  return {"make(number)" if load.fresh else f"requests[number % {load.files}]"}
 end
 function done(summary, latency)
   local errors = summary.errors

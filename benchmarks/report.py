@@ -54,14 +54,13 @@ def field_list(fields: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f":{name}: {text}" for name, text in fields)
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """A simple table; the first row is its head, the first column stands left and the others right."""
+def table(rows: Sequence[Sequence[str]], left: int) -> str:
+    """A simple table; the first row is its head, the first ``left`` columns stand left and the others right."""
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     rule = "  ".join("=" * width for width in widths)
-    lines = [
-        "  ".join(cell.rjust(width) if n else cell.ljust(width) for n, (cell, width) in enumerate(cells)).rstrip()
-        for cells in (list(zip(row, widths, strict=True)) for row in rows)
-    ]
+    sides = "<" * left + ">" * (len(widths) - left)
+    form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
+    lines = [form.format(*row).rstrip() for row in rows]
     return "\n".join([rule, lines[0], rule, *lines[1:], rule])
 
 

@@ -63,8 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=_serve)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", description="without one, sfss serves")
 
-    node = commands.add_parser("node", help="run one storage node",
-                               description="A storage node: a memcached-protocol server that forgets nothing.")  # fmt: skip
+    node = commands.add_parser(
+        "node",
+        help="run one storage node",
+        description="A storage node: a memcached-protocol server that forgets nothing.",
+    )
     node.add_argument("--host", default="127.0.0.1", help="address to answer on (default: %(default)s)")
     node.add_argument("--port", type=int, default=7900, help="port to answer on, 0 for any (default: %(default)s)")
     node.add_argument("--data", required=True, metavar="DIR", help="where the items lie; made if it isn't there")

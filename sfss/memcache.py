@@ -11,7 +11,7 @@ However the bytes are split on their way, the events are the same.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from sfss.errors import ProtocolError
 
@@ -22,7 +22,8 @@ MAX_KEYS_LINE = 64 * 1024  # bytes of a request that may name many keys
 MAX_LENGTH = 2**31 - 3  # memcached takes a longer block for a mistake and doesn't swallow it
 
 STORAGE = frozenset((b"set", b"add", b"replace", b"append", b"prepend", b"cas"))
-NOREPLY = frozenset((b"delete", b"incr", b"decr", b"touch", b"flush_all", b"verbosity"))  # and the storage commands
+# How many words come before a `noreply` at the least: `delete noreply` deletes that key. And the storage commands.
+NOREPLY = {b"delete": 2, b"incr": 2, b"decr": 2, b"touch": 2, b"flush_all": 1, b"verbosity": 1}
 MANY_KEYS = (b"get ", b"gets ", b"gat ", b"gats ")
 
 END = b"END"
@@ -196,11 +197,12 @@ class Refusal(NamedTuple):
     fatal: bool = False
 
 
-def value(key: bytes, flags: int, data: bytes, cas: int | None = None) -> bytes:
+def value(key: bytes, flags: int, data: bytes | memoryview, cas: int | None = None) -> bytes:
     """One VALUE of a reply; ``cas`` where it was asked for."""
+    content = cast("bytes", data)  # formatting takes any buffer, and mypy doesn't know
     if cas is None:
-        return b"VALUE %b %d %d\r\n%b\r\n" % (key, flags, len(data), data)
-    return b"VALUE %b %d %d %d\r\n%b\r\n" % (key, flags, len(data), cas, data)
+        return b"VALUE %b %d %d\r\n%b\r\n" % (key, flags, len(data), content)
+    return b"VALUE %b %d %d %d\r\n%b\r\n" % (key, flags, len(data), cas, content)
 
 
 def stats(figures: Iterable[tuple[str, object]]) -> bytes:
@@ -249,13 +251,14 @@ class RequestParser:
             return len(self._buffer)
         if end < 0:
             return position
-        words = bytes(self._buffer[position:end]).removesuffix(b"\r").split()
+        line = bytes(self._buffer[position:end]).removesuffix(b"\r")
+        words = [word for word in line.split(b" ") if word]  # blanks alone part words: a tab belongs to its key
         if not words:
             events.append(Refusal(ERROR))
         elif words[0] in STORAGE:
             self._begin_storage(words, events)
         else:
-            noreply = words[0] in NOREPLY and len(words) > 1 and words[-1] == b"noreply"
+            noreply = words[-1] == b"noreply" and len(words) > NOREPLY.get(words[0], len(words))
             events.append(Request(words[0], words[1 : len(words) - noreply], b"", noreply))
         return end + 1
 
@@ -266,14 +269,14 @@ class RequestParser:
     def _begin_storage(self, words: list[bytes], events: list[Request | Refusal]) -> None:
         """Take the first line of a storage command: wait for its block, or refuse it and swallow what will come."""
         arguments = 5 if words[0] == b"cas" else 4
-        noreply = len(words) == arguments + 2 and words[-1] == b"noreply"
-        if len(words) - 1 - noreply != arguments:
+        if not 0 <= len(words) - 1 - arguments <= 1:
             events.append(Refusal(ERROR))
             return
+        noreply = words[-1] == b"noreply" and len(words) > arguments + 1  # memcached ignores any other word there
         args = words[1 : arguments + 1]
         size = int(args[3]) if _is_number(args[3]) else -1
         if not 0 <= size <= MAX_LENGTH:
-            events.append(Refusal(BAD_CHUNK if _is_number(args[3]) else BAD_FORMAT, noreply))
+            events.append(Refusal(BAD_FORMAT, noreply))
             return
         numbers_hold = _is_number(args[1]) and 0 <= int(args[1]) < 2**32 and all(map(_is_number, args[2:]))
         if len(args[0]) > MAX_KEY or not numbers_hold:
@@ -301,4 +304,4 @@ class RequestParser:
 
 def _is_number(word: bytes) -> bool:
     """A decimal integer as memcached's safe_strtol takes it, of a length that can't be a trap."""
-    return len(word) <= 20 and word.removeprefix(b"-").isdigit()
+    return len(word) <= 20 and (word[1:] if word[:1] in b"+-" else word).isdigit()

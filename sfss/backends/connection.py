@@ -77,11 +77,13 @@ class Connection(asyncio.Protocol):
         Raises NodeAway (nothing was sent), NodeTimeout, NodeBroken (whether it was carried out is unknown).
         """
         if self._window.try_enter(size):
+            self._check_open(size)
             return await self._send(fits, size, request(*args, **kwargs))
         sent = False
         try:
             async with asyncio.timeout(self._timeout):  # over the wait and the answer: a call has one deadline
                 await self._window.enter(size)
+                self._check_open(size)
                 sent = True
                 return await self._send(fits, size, request(*args, **kwargs))
         except TimeoutError:
@@ -138,11 +140,14 @@ class Connection(asyncio.Protocol):
 
     # --- within ---
 
-    def _send(self, fits: Callable[[Reply], bool], size: int, request: bytes) -> asyncio.Future[Reply]:
-        """Put the request on its way; its place in the window has been taken."""
+    def _check_open(self, size: int) -> None:
+        """Give back the place of ``size`` bytes if there is nobody to send to. Raises NodeAway."""
         if self._transport is None or self._transport.is_closing():
             self._window.leave(size)
             raise NodeAway(self._node, f"away: {self.why or 'the connection has just ended'}")
+
+    def _send(self, fits: Callable[[Reply], bool], size: int, request: bytes) -> asyncio.Future[Reply]:
+        """Put the request on its way; its place in the window has been taken."""
         now = self._loop.time()
         pending = _Pending(self._loop.create_future(), fits, now, now + self._timeout, size)
         self._pending.append(pending)

@@ -234,14 +234,12 @@ class MemcachedNode:
 
     async def _ask_who(self, connection: Connection) -> Capabilities:
         """What the node is. A server that isn't there to be talked to (too many connections) raises NodeRefused."""
-        version_reply, stats_reply = await asyncio.gather(
-            connection.call(_is_version, 0, command, b"version"), connection.call(_is_stats, 0, command, b"stats")
-        )
-        for reply in (version_reply, stats_reply):
-            if _refused(reply):
-                raise self._refusal(reply.line)
+        # One after the other: who is refused is hung up on, and what else is in flight would hide the reason.
+        version_reply = await connection.call(_is_version, 0, command, b"version")
+        if _refused(version_reply):
+            raise self._refusal(version_reply.line)
+        stats = (await connection.call(_is_stats, 0, command, b"stats")).stats
         version = version_reply.line.removeprefix(VERSION).strip().decode(errors="replace")
-        stats = stats_reply.stats
         if version.endswith(OUR_MARK):
             return Capabilities(
                 "sfss", version, durable=True, evicting=False, cas=True, ttl=True, head=True,

@@ -3,6 +3,9 @@
 Ketama, point for point as libmemcached's ``ketama_weighted`` lays it (``libmemcached/hosts.cc``, ``hash.cc``), so any
 libmemcached client that is told the same nodes finds each record's first owner. ``uhashring`` makes the points; here
 the owners at each point are worked out once, so that a look-up is one MD5 and one bisection.
+
+With 25, 47, 50 and some larger numbers of nodes, libmemcached's single-precision arithmetic loses 4 of each node's 160
+points, and it finds 1 key in 40 elsewhere. That is not followed here: a node that joins would move others' keys.
 """
 
 from __future__ import annotations

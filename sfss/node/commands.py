@@ -25,7 +25,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from typing import cast
 
 from sfss import memcache
 from sfss.memcache import MAX_KEY, Request
@@ -306,7 +305,7 @@ class Commands:
 
 
 def _value(key: bytes, item: Item, cas: int | None = None) -> bytes:
-    return memcache.value(key, item.flags, cast("bytes", item.data), cas)  # formatting takes any buffer
+    return memcache.value(key, item.flags, item.data, cas)
 
 
 def _unsigned(text: bytes | memoryview) -> int | None:

@@ -24,8 +24,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from sfss.memcache import Request, RequestParser
 from tests.servers import HOST
 
-GREETING_VERSION = b"VERSION 1.0-sfss\r\n"
-GREETING_STATS = b"STAT item_size_max 8388608\r\nEND\r\n"
+GREETING = (b"VERSION 1.0-sfss\r\n", b"STAT item_size_max 8388608\r\nEND\r\n")
 
 
 class Peer:
@@ -50,9 +49,9 @@ class Peer:
 
     async def greet(self) -> None:
         """Answer what a MemcachedNode asks when it connects, as our own node does."""
-        await self.request()
-        await self.request()
-        self.send(GREETING_VERSION + GREETING_STATS)
+        for answer in GREETING:
+            await self.request()
+            self.send(answer)
 
     def send(self, data: bytes) -> None:
         """Send, or leave it to the event loop."""
@@ -62,7 +61,11 @@ class Peer:
         """Neither read nor send, until the test is over."""
         await asyncio.Event().wait()
 
-    def reset(self) -> None:
+    async def drain(self) -> None:
+        """Wait until nearly all that was to be sent is on its way."""
+        await self.writer.drain()
+
+    async def reset(self) -> None:
         """End the connection with a RST."""
         sock = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -11,11 +11,13 @@ import random
 import signal
 import time
 import tracemalloc
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 
 from sfss.backends import connection as connection_module
+from sfss.backends import memcached as memcached_module
 from sfss.backends.connection import MAX_BYTES_IN_FLIGHT, MAX_IN_FLIGHT, Connection
 from sfss.backends.memcached import MemcachedNode
 from sfss.config import Address
@@ -26,6 +28,7 @@ from tests.servers import HOST, free_port, memcached, process
 
 TIMEOUT = 0.2  # seconds; of the calls under test
 LITTLE = 0.15  # seconds that a call may end after its deadline on a busy machine
+AT_ONCE = 0.1  # seconds; a call that fails without waiting for anything takes some ten microseconds
 MIB = 2**20
 
 
@@ -141,7 +144,7 @@ async def test_a_hang_up_at_any_byte_of_a_reply_fails_the_call_at_once(reset: bo
             await peer.request()
             peer.send(reply[:cut])
             if reset:
-                peer.reset()
+                await peer.reset()
 
         async with connected(hangs_up, timeout=5) as connection:
             error = await ends(get(connection, b"k"), within=1)
@@ -195,7 +198,7 @@ async def test_a_reply_that_stalls_ends_in_a_time_out_and_the_connection_is_left
         assert error.node == "the-node:1"
         async with asyncio.timeout(TIMEOUT + LITTLE):  # from the last byte on
             await connection.lost
-        assert isinstance(await ends(get(connection, b"k"), within=0.01), NodeAway)
+        assert isinstance(await ends(get(connection, b"k"), within=AT_ONCE), NodeAway)
 
 
 async def test_a_silent_node_costs_one_time_out_however_many_calls_there_are() -> None:
@@ -265,7 +268,7 @@ async def test_what_waits_for_room_and_then_for_its_answer_has_one_deadline(monk
         b"VALUE\r\n",
         b"VALUE k 0 -1\r\n",
         b"VALUE k 0 x\r\n",
-        b"VALUE k 0 2097152\r\n",
+        b"VALUE k 0 8388609\r\n",
         b"VALUE k 0 99999999999999999999999\r\n",
         b"VALUE k 0 1\r\nabEND\r\n",
         b"VALUE other 0 1\r\na\r\nEND\r\n",
@@ -328,7 +331,7 @@ async def test_a_flood_of_garbage_does_not_hold_up_the_event_loop() -> None:
         await peer.greet()
         while True:
             peer.send(b"STORED\r\n" * 8192)
-            await peer.writer.drain()
+            await peer.drain()
 
     async with faulty(floods) as server, client_of(server.port, retry_after=0.2):
         slowest, last, end = 0.0, time.perf_counter(), time.perf_counter() + 0.7
@@ -343,7 +346,7 @@ async def test_a_flood_of_garbage_does_not_hold_up_the_event_loop() -> None:
 
 
 async def test_under_random_cancellation_and_time_outs_every_answer_is_its_calls_own() -> None:
-    """Replies in random pieces, with pauses."""
+    """The replies come in random pieces, with pauses."""
     dice = random.Random(1)
 
     async def moody(peer: Peer) -> None:
@@ -357,7 +360,7 @@ async def test_under_random_cancellation_and_time_outs_every_answer_is_its_calls
         reading = asyncio.create_task(read())
         try:
             while not reading.done():
-                piece = dice.randrange(1, 60_000)
+                piece = dice.randrange(1, 400_000)
                 peer.send(bytes(unsent[:piece]))
                 del unsent[:piece]
                 await asyncio.sleep(dice.choice((0, 0, 0, 0.001, 0.02)))
@@ -386,6 +389,9 @@ async def test_under_random_cancellation_and_time_outs_every_answer_is_its_calls
         assert places_free(connection)
 
 
+LAST_WORDS = (reply_to(b"/other"), b"VALUE /x 0 100\r\nabc", b"STORED\r\nSTORED\r\n", b"nonsense\r\n", b"")
+
+
 async def test_over_a_node_that_breaks_at_random_every_answer_is_right_or_an_error() -> None:
     dice = random.Random(2)
 
@@ -395,34 +401,22 @@ async def test_over_a_node_that_breaks_at_random_every_answer_is_right_or_an_err
             request = await peer.request()
             peer.send(b"STORED\r\n" if request.verb == b"set" else reply_to(request.args[0]))
         await peer.request()
-        match dice.randrange(5):
-            case 0:
-                peer.send(reply_to(b"/other"))
-            case 1:
-                peer.send(b"VALUE /x 0 100\r\nabc")
-            case 2:
-                peer.reset()
-            case 3:
-                peer.send(b"STORED\r\nSTORED\r\n")
-            case 4:
-                await peer.stay()
+        peer.send(dice.choice(LAST_WORDS))
+        await dice.choice((peer.drain, peer.reset, peer.stay))()
 
-    outcomes: dict[type, int] = {}
+    outcomes: Counter[type] = Counter()
 
     async def user(client: MemcachedNode, number: int) -> None:
         for turn in range(40):
             key = b"/%d/%d" % (number, turn)
+            call = client.get(key) if dice.random() < 0.8 else client.set(key, content(key))
             try:
                 async with asyncio.timeout(dice.choice((0.001, 5))):
-                    if dice.random() < 0.8:
-                        assert await client.get(key) == content(key)
-                    else:
-                        await client.set(key, content(key))
-                outcome: type = bytes
+                    assert await call in (content(key), None)  # None: of a set
+                outcomes[bytes] += 1
             except (TimeoutError, NodeError) as error:
-                outcome = type(error)
+                outcomes[type(error)] += 1
                 await asyncio.sleep(0.01)
-            outcomes[outcome] = outcomes.get(outcome, 0) + 1
 
     async with faulty(breaks) as server, client_of(server.port, timeout=0.05, retry_after=0.05) as client:
         await asyncio.gather(*(user(client, number) for number in range(60)))
@@ -470,7 +464,7 @@ async def test_starting_and_closing_may_be_cancelled_after_any_step() -> None:
             closing.cancel()
             await asyncio.wait([closing])
             await client.close()
-            assert isinstance(await ends(client.get(b"k"), within=0.01), NodeAway)
+            assert isinstance(await ends(client.get(b"k"), within=AT_ONCE), NodeAway)
 
 
 # --- memory ---
@@ -496,7 +490,8 @@ async def test_sets_against_a_stalled_node_cost_no_more_memory_than_the_bound() 
 # --- a write that failed is not carried out later ---
 
 
-async def test_what_was_not_delivered_when_the_connection_was_dropped_never_is() -> None:
+@pytest.mark.parametrize("stuck", [MIB // 4, 7 * MIB], ids=["in the kernel", "in the process"])
+async def test_what_was_not_delivered_when_the_connection_was_dropped_never_is(stuck: int) -> None:
     """A network that holds bytes back, and lets them go after a newer write was acknowledged."""
     hold, released, drained = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -530,11 +525,11 @@ async def test_what_was_not_delivered_when_the_connection_was_dropped_never_is()
                 await asyncio.gather(there, return_exceptions=True)
                 writer.close()
 
-        async with faulty(proxy, receive_buffer=65536) as proxied, client_of(proxied.port) as client:
+        async with faulty(proxy, receive_buffer=4096) as proxied, client_of(proxied.port) as client:
             await client.set(b"/k", b"first")
             hold.set()
-            stuck = (client.set(b"/large", bytes(7 * MIB)), client.set(b"/k", b"stale"))
-            outcomes = await asyncio.gather(*stuck, return_exceptions=True)
+            sets = (client.set(b"/large", bytes(stuck)), client.set(b"/k", b"stale"))
+            outcomes = await asyncio.gather(*sets, return_exceptions=True)
             assert [type(outcome) for outcome in outcomes] == [NodeTimeout, NodeTimeout]
             await back(client, within=1)
             await client.set(b"/k", b"newest")
@@ -559,7 +554,7 @@ async def test_a_node_that_comes_is_found_within_the_retry_time() -> None:
             assert await client.get(b"/k") == content(b"/k")
         await asyncio.sleep(0.05)
         assert client.away
-        assert isinstance(await ends(client.get(b"/k"), within=0.01), NodeAway)
+        assert isinstance(await ends(client.get(b"/k"), within=AT_ONCE), NodeAway)
         async with faulty(greets_and_answers, port=port):
             await back(client, within=0.3 + TIMEOUT + LITTLE)
             assert await client.get(b"/k") == content(b"/k")
@@ -571,7 +566,7 @@ async def hangs_up_on_accept(_: Peer) -> None:
 
 async def greets_and_hangs_up(peer: Peer) -> None:
     await peer.greet()
-    await peer.writer.drain()
+    await peer.drain()
 
 
 @pytest.mark.parametrize("script", [hangs_up_on_accept, greets_and_hangs_up])
@@ -584,7 +579,8 @@ async def test_pauses_between_attempts_grow_and_are_bounded(script: Script) -> N
     assert 0.2 < max(pauses) < 0.3 + LITTLE
 
 
-async def test_a_connection_that_held_for_long_is_made_anew_at_once() -> None:
+async def test_a_connection_that_held_for_long_is_made_anew_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memcached_module, "FIRST_RETRY", 5)
     asked = asyncio.Event()
 
     async def hangs_up_when_told(peer: Peer) -> None:
@@ -597,9 +593,7 @@ async def test_a_connection_that_held_for_long_is_made_anew_at_once() -> None:
         asked.set()
         while client.away is None:
             await asyncio.sleep(0)
-        began = time.perf_counter()
         await back(client, within=1)
-        assert time.perf_counter() - began < 0.03
 
 
 @pytest.mark.parametrize(
@@ -666,11 +660,13 @@ async def test_a_stopped_memcached_is_left_after_one_time_out_and_works_again_wh
             try:
                 calls = [ends(client.get(b"/k"), TIMEOUT + LITTLE) for _ in range(200)]
                 assert {type(outcome) for outcome in await asyncio.gather(*calls)} == {NodeTimeout}
+                began = time.perf_counter()
                 for _ in range(100):
-                    assert isinstance(await ends(client.get(b"/k"), within=0.01), NodeAway)
+                    assert isinstance(await ends(client.get(b"/k"), within=AT_ONCE), NodeAway)
+                assert time.perf_counter() - began < 100 * 0.01
                 assert client.away
                 await asyncio.sleep(0.5)
-                assert isinstance(await ends(client.get(b"/k"), within=0.01), NodeAway)
+                assert isinstance(await ends(client.get(b"/k"), within=AT_ONCE), NodeAway)
             finally:
                 server.send_signal(signal.SIGCONT)
             await back(client, within=0.3 + TIMEOUT + LITTLE)

@@ -69,6 +69,13 @@ SCRIPTS = {
         set_request(b"a", b"1", b"0 " + exptime) + b"get a\r\n"
         for exptime in (b"0", b"-1", b"100", b"2592000", b"2592001", b"1000000000", b"2147483647")
     ),
+    "set, a size that can't be": b"set a 0 0 -1\r\nset a 0 0 -2\r\nset a 0 0 2147483646\r\nset a 0 0 2147483647\r\n"
+    b"set a 0 0 x\r\nset a 0 0 99999999999999999999\r\nadd a 0 0 -1 noreply\r\nget a\r\n",
+    "set, a word too many": b"set a 0 0 1 foo\r\nx\r\nget a\r\ncas a 0 0 1 1 foo\r\ny\r\nget a\r\n",
+    "set, signs": b"set a +5 +100 +1\r\nx\r\nget a\r\n",
+    "a tab belongs to the key": set_request(b"a\tb", b"1") + b"get a\tb a b\r\nget\ta\r\n",
+    "noreply is a key too": set_request(b"noreply", b"1") + b"get noreply\r\ntouch noreply\r\nincr noreply\r\n"
+    b"touch noreply 0\r\nincr noreply 1\r\ndelete noreply\r\nget noreply\r\n",
     "add": b"add a 0 0 1\r\n1\r\n" + A.replace(b"set", b"add") + b"get a\r\nadd\r\nadd a 0 0\r\n",
     "replace": A.replace(b"set", b"replace") + A + set_request(b"a", b"2").replace(b"set", b"replace") + b"get a\r\n",
     "append and prepend": b"append a 0 0 1\r\nx\r\nprepend a 0 0 1\r\nx\r\n" + A
