@@ -22,7 +22,7 @@ from tests.servers import HOST, Service, free_port, memcached, process, sfss_nod
 
 GET = Load("get", "GET", "GET", 1_000)
 NEW = Load("new", "PUT of new files", "PUT", 10_000, fresh=True)
-OVER = Load("PUT over files that are there", "PUT", 10_000)
+OVER = Load("over", "PUT over files that are there", "PUT", 10_000)
 MAX_CHECKED = 500  # files that are read again after a run, spread over all
 LOADS = (GET, NEW, OVER)
 MEMORY = "4096"  # MiB for a memcached: none may evict

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def facts(command: str, directory: Path, programs: Mapping[str, str]) -> list[tu
         ("Machine", f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {_memory()}"),
         ("System", f"{_system()}, Linux {platform.release()}"),
         ("Data", f"on {file_system(directory)}"),
-        ("Versions", f"{platform.python_implementation()} {platform.python_version()}, {packages}; {versions}"),
+        # which build it is can make a third of a difference
+        ("Python", f"{platform.python_implementation()} {platform.python_version()}, {Path(sys.executable).resolve()}"),
+        ("Versions", f"{packages}; {versions}"),
         ("sfss", f"{sfss.__version__}, {_commit()}"),
     ]
 

@@ -164,13 +164,20 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, obj
     for variable, text in environment.items():
         prefix, _, rest = variable.partition("_")
         section, _, key = rest.lower().partition("_")
-        if prefix != "SFSS" or variable == "SFSS_CONFIG":
+        if prefix != "SFSS" or variable == "SFSS_CONFIG" or _is_kubernetes_own(variable, text):
             continue
         if section not in sections or key not in sections[section].__struct_fields__:
             raise ConfigError(f"{variable} in the environment is no setting of sfss{_nearest(f'{section}.{key}')}")
         listed = [word for word in re.split(r"[,\s]+", text) if word]
         found.setdefault(section, {})[key] = listed if isinstance(as_dict(_DEFAULTS)[section][key], tuple) else text
     return found
+
+
+def _is_kubernetes_own(variable: str, text: str) -> bool:
+    """Kubernetes tells every container of a service named ``sfss`` in variables of these names."""
+    if re.fullmatch(r"SFSS_SERVICE_HOST|SFSS_SERVICE_PORT(_\w+)?|SFSS_PORT_\d+_\w+", variable):
+        return True
+    return variable == "SFSS_PORT" and "://" in text
 
 
 def _decode(type_: type, given: object) -> object:
@@ -214,6 +221,7 @@ def _check_together(settings: Settings) -> None:
         nodes = settings.nodes
     except ValueError as error:
         raise ConfigError(f"storage.nodes: {error}") from None
-    for texts in ([node.name for node in nodes], [str(node) for node in nodes]):
+    # The ring leaves memcached's own port out of a name, as libmemcached does.
+    for texts in ([node.name.removesuffix(":11211") for node in nodes], [str(node) for node in nodes]):
         if twice := next((text for text in texts if texts.count(text) > 1), None):
             raise ConfigError(f"storage.nodes: '{twice}' stands there twice")

@@ -49,6 +49,7 @@ OUT_OF_SPACE = b"SERVER_ERROR out of space"  # how our node says it
 
 _LINES = frozenset((END, STORED, NOT_STORED, EXISTS, NOT_FOUND, DELETED, TOUCHED, OK, RESET, ERROR))
 _PREFIXES = (b"SERVER_ERROR", b"CLIENT_ERROR", b"VERSION ", b"ERROR ")
+_MAX_VALUES = 1000  # of one reply; nobody here asks for so many
 _MAX_STATS = 100_000  # lines of one STATS reply; a server that sends more is broken
 
 
@@ -92,7 +93,7 @@ def command(*words: bytes) -> bytes:
 class ReplyParser:
     """Makes replies of what a server sends.
 
-    ``max_value`` bounds a value, and so the memory held: no more than one reply's worth is kept between calls.
+    ``max_value`` bounds the values of one reply together, and so the memory held: no more than a reply is kept.
     """
 
     def __init__(self, max_value: int = DEFAULT_MAX_VALUE) -> None:
@@ -100,6 +101,7 @@ class ReplyParser:
         self._buffer = bytearray()
         self._block: tuple[bytes, int, int, int] | None = None  # key, flags, cas, size: a VALUE whose data is to come
         self._values: list[Value] = []
+        self._values_size = 0  # bytes, with those of a VALUE whose data is to come
         self._stats: dict[bytes, bytes] = {}
 
     @property
@@ -148,8 +150,9 @@ class ReplyParser:
         if not 4 <= len(words) <= 5 or not all(word.isdigit() for word in words[2:]):
             raise ProtocolError(f"not a VALUE line: {line[:100]!r}")
         size = int(words[3])
-        if size > self._max_value:
-            raise ProtocolError(f"a value of {size} bytes, where at most {self._max_value} were expected")
+        self._values_size += size
+        if self._values_size > self._max_value or len(self._values) >= _MAX_VALUES:
+            raise ProtocolError(f"a value of {size} bytes: of one reply at most {self._max_value} were expected")
         return words[1], int(words[2]), int(words[4]) if len(words) == 5 else 0, size
 
     def _take_block(self, position: int) -> int:
@@ -173,6 +176,7 @@ class ReplyParser:
         if not known or (begun and not (line == END or failed)):
             raise ProtocolError(f"not a line of memcached's protocol here: {line[:100]!r}")
         values, stats = self._values, self._stats
+        self._values_size = 0
         self._values, self._stats = [], {}  # never those of an earlier reply, into which the next value would go
         return Reply(line, [], {}) if failed else Reply(line, values, stats)
 

@@ -258,3 +258,21 @@ def test_the_page_of_settings_shows_each_of_them_once() -> None:
 def test_the_page_of_settings_shows_the_defaults() -> None:
     for section, key, value in _shown():
         assert load(overrides={section: {key: value}}) == Settings(), f"{section}.{key} = {value} is not the default"
+
+
+def test_what_kubernetes_says_of_a_service_named_sfss_is_not_taken_for_settings() -> None:
+    told = {
+        "SFSS_SERVICE_HOST": "10.0.0.1",
+        "SFSS_SERVICE_PORT": "8255",
+        "SFSS_SERVICE_PORT_HTTP": "8255",
+        "SFSS_PORT": "tcp://10.0.0.1:8255",
+        "SFSS_PORT_8255_TCP_ADDR": "10.0.0.1",
+    }
+    assert load(environment=told) == load()
+    with pytest.raises(ConfigError, match="SFSS_PORT"):
+        load(environment={"SFSS_PORT": "80"})
+
+
+def test_two_names_that_are_one_on_the_ring_are_refused() -> None:
+    with pytest.raises(ConfigError, match="'a' stands there twice"):
+        load(overrides={"storage": {"nodes": ["a:11211", "a=b:1"]}})

@@ -32,6 +32,7 @@ from sfss.memcache import (
 )
 
 MAX_VALUE = 64  # small, so that what is too large is met often
+MAX_REPLY = 16 * MAX_VALUE  # of all values of one reply
 
 ordinary = settings(deadline=None, max_examples=200)
 
@@ -50,7 +51,7 @@ def requests(pieces: Iterable[bytes], max_value: int = MAX_VALUE) -> list[Reques
     return events
 
 
-def replies(pieces: Iterable[bytes], max_value: int = MAX_VALUE) -> list[Reply] | str:
+def replies(pieces: Iterable[bytes], max_value: int = MAX_REPLY) -> list[Reply] | str:
     """What a client makes of a stream: its replies, or why it is none."""
     parser = ReplyParser(max_value)
     try:
@@ -217,7 +218,7 @@ def test_a_server_gets_the_requests_that_a_client_made(exchanges: list[Exchange]
 @ordinary
 @given(st.lists(ANSWERS, max_size=6))
 def test_a_client_gets_the_replies_that_a_server_made(answers: list[tuple[bytes, Reply]]) -> None:
-    parser = ReplyParser(MAX_VALUE)
+    parser = ReplyParser(MAX_REPLY)
     assert parser.feed(_sent(answers)) == [meant for _, meant in answers]
     assert parser.idle
 
@@ -227,7 +228,7 @@ def test_a_client_gets_the_replies_that_a_server_made(answers: list[tuple[bytes,
 def test_a_client_that_was_cut_off_in_a_reply_knows_it(answer: tuple[bytes, Reply], data: st.DataObject) -> None:
     sent, _ = answer
     cut = data.draw(st.integers(0, len(sent) - 1))
-    parser = ReplyParser(MAX_VALUE)
+    parser = ReplyParser(MAX_REPLY)
     assert parser.feed(sent[:cut]) == []
     assert parser.idle == (cut == 0)
 
@@ -388,6 +389,7 @@ def test_elsewhere_noreply_is_a_word_like_others(verb: bytes) -> None:
 
 def test_a_key_may_be_called_noreply() -> None:
     assert requests([b"delete noreply noreply\r\n"]) == [Request(b"delete", [b"noreply"], b"", True)]
+    assert requests([b"delete noreply\r\n"]) == [Request(b"delete", [b"noreply"], b"", False)]
     stored = requests([b"set noreply 0 0 1\r\nx\r\n"])
     assert stored == [Request(b"set", [b"noreply", b"0", b"0", b"1"], b"x", False)]
 
@@ -434,7 +436,7 @@ def test_only_its_end_or_a_failure_may_follow_a_value(line: bytes) -> None:
 
 
 def test_a_value_larger_than_expected_is_an_error_at_its_first_line() -> None:
-    with pytest.raises(ProtocolError, match="a value of 65 bytes, where at most 64 were expected"):
+    with pytest.raises(ProtocolError, match="a value of 65 bytes: of one reply at most 64 were expected"):
         ReplyParser(MAX_VALUE).feed(b"VALUE k 0 65\r\n")
 
 
@@ -483,3 +485,11 @@ def test_figures_without_end_are_given_up() -> None:
     parser.feed(b"".join(b"STAT %d 1\r\n" % n for n in range(100_000)))
     with pytest.raises(ProtocolError, match="more than 100000 lines"):
         parser.feed(b"STAT one-more 1\r\n")
+
+
+def test_values_that_are_too_much_together_are_an_error_at_the_first_that_is() -> None:
+    parser = ReplyParser(MAX_VALUE)
+    value = memcache.value(b"k", 0, bytes(40))
+    assert parser.feed(value + b"END\r\n" + value) != []
+    with pytest.raises(ProtocolError, match="a value of 40 bytes: of one reply at most 64"):
+        parser.feed(value)

@@ -149,7 +149,9 @@ class MemcachedNode:
         """``Connection.call``, where the node's errors are raised."""
         if self._connection is None:
             raise NodeAway(self._name, f"away: {self._why_away}")
-        reply = await self._connection.call(fits, size, request, *args, **kwargs)
+        return self._checked(await self._connection.call(fits, size, request, *args, **kwargs))
+
+    def _checked(self, reply: Reply) -> Reply:
         if _refused(reply):
             raise self._refusal(reply.line)
         return reply
@@ -235,10 +237,8 @@ class MemcachedNode:
     async def _ask_who(self, connection: Connection) -> Capabilities:
         """What the node is. A server that isn't there to be talked to (too many connections) raises NodeRefused."""
         # One after the other: who is refused is hung up on, and what else is in flight would hide the reason.
-        version_reply = await connection.call(_is_version, 0, command, b"version")
-        if _refused(version_reply):
-            raise self._refusal(version_reply.line)
-        stats = (await connection.call(_is_stats, 0, command, b"stats")).stats
+        version_reply = self._checked(await connection.call(_is_version, 0, command, b"version"))
+        stats = self._checked(await connection.call(_is_stats, 0, command, b"stats")).stats
         version = version_reply.line.removeprefix(VERSION).strip().decode(errors="replace")
         if version.endswith(OUR_MARK):
             return Capabilities(

@@ -10,8 +10,9 @@ from aiohttp import ClientPayloadError, HttpVersion11, web
 from aiohttp.web_protocol import RequestPayloadError
 
 from sfss.errors import BadBody, BadRequest, BodyTimeout
-from sfss.web.digests import Digests
+from sfss.web.digests import DIGESTS, Digests
 from sfss.web.forms import MAX_ASIDE, Form
+from sfss.web.headers import combined
 
 
 class Upload(NamedTuple):
@@ -35,7 +36,7 @@ def receive(request: web.Request, *, check_size: Callable[[int], None], timeout:
     if request.content_length is not None:
         check_size(request.content_length - (MAX_ASIDE if multipart else 0))
     content = _chunks(request, timeout)
-    if digests := Digests(request.headers):
+    if digests := Digests(combined(request.headers, DIGESTS)):
         content = digests.checking(content)
     if not multipart:
         return Upload(content, lambda: request.headers.get("Content-Type"))

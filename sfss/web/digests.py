@@ -13,6 +13,8 @@ from sfss.errors import BadDigest, BadRequest
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+DIGESTS = ("Content-Digest", "Content-MD5")  # the fields that are looked at
+
 # RFC 9530's registry, as far as it is active; a digest by any other algorithm is ignored, as the RFC asks.
 _ALGORITHMS = {"sha-256": "sha256", "sha-512": "sha512"}
 _MEMBER = re.compile(r"\s*([a-z*][a-z0-9_.*-]*)=:([A-Za-z0-9+/=]*):\s*")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from sfss.errors import BadPath, BadRequest, PreconditionFailed
 from sfss.files import Condition, Files, Info
 from sfss.web import content_types
 from sfss.web.bodies import receive
 from sfss.web.conditional import PRECONDITIONS, Outcome, Validators, byte_range, evaluate, http_date
+from sfss.web.headers import combined
 
 META_PREFIX = "x-meta-"  # a header X-Meta-NAME: VALUE is kept with the file, and comes back with it
 MAX_META = 4096  # bytes of all names and values
@@ -110,26 +111,27 @@ def _headers(info: Info, validators: Validators, *, typed: bool = True) -> dict[
 
 
 def _not_modified(request: web.Request, validators: Validators) -> bool:
-    outcome = evaluate(request.headers, validators, reading=True)
+    outcome = evaluate(combined(request.headers, PRECONDITIONS), validators, reading=True)
     if outcome is Outcome.FAILED:
         raise PreconditionFailed("the file is not in the state that If-Match or If-Unmodified-Since asks for")
     return outcome is Outcome.NOT_MODIFIED
 
 
-def _condition(headers: Mapping[str, str]) -> Condition | None:
+def _condition(headers: MultiMapping[str]) -> Condition | None:
     """The preconditions of a write, to be asked of what is there; None if there are none."""
-    if not any(name in headers for name in PRECONDITIONS):
+    preconditions = combined(headers, PRECONDITIONS)
+    if not preconditions:
         return None
 
     def check(info: Info | None) -> None:
-        if evaluate(headers, _validators(info) if info else None, reading=False) is not Outcome.PROCEED:
+        if evaluate(preconditions, _validators(info) if info else None, reading=False) is not Outcome.PROCEED:
             state = f"its ETag is {_etag(info)}" if info else "there is no file"
             raise PreconditionFailed(f"nothing was changed, for the precondition doesn't hold: {state}")
 
     return check
 
 
-def _meta_given(headers: Mapping[str, str]) -> dict[str, str]:
+def _meta_given(headers: MultiMapping[str]) -> dict[str, str]:
     meta = {}
     for header, value in headers.items():
         name = header.lower()

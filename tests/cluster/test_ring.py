@@ -83,6 +83,13 @@ def test_it_agrees_with_uhashring(count: int) -> None:
         assert ours.owners(key) == (theirs.get_node(key.decode()),)
 
 
+@pytest.mark.parametrize(("key", "port"), [(b"/eq-1512290", 21011), (b"/eq-2563642", 21009), (b"/eq-3343395", 21015)])
+def test_a_key_that_falls_on_a_point_belongs_to_it(key: bytes, port: int) -> None:
+    # Seen in libmemcached 1.0 with these names. uhashring goes on to the next point: 1 key in 2**32 per point.
+    names = [f"127.0.0.1:{port}" for port in range(21000, 21024)]
+    assert Ring(names).owners(key) == (f"127.0.0.1:{port}",)
+
+
 # --- what it promises by itself ---
 
 
