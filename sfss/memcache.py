@@ -44,7 +44,6 @@ BAD_FORMAT = b"CLIENT_ERROR bad command line format"
 BAD_CHUNK = b"CLIENT_ERROR bad data chunk"
 LINE_TOO_LONG = b"CLIENT_ERROR line too long"
 VALUE_TOO_LARGE = b"SERVER_ERROR object too large for cache"
-OUT_OF_MEMORY = b"SERVER_ERROR out of memory"  # how memcached begins to say that it has no room
 OUT_OF_SPACE = b"SERVER_ERROR out of space"  # how our node says it
 
 _LINES = frozenset((END, STORED, NOT_STORED, EXISTS, NOT_FOUND, DELETED, TOUCHED, OK, RESET, ERROR))

@@ -136,6 +136,11 @@ class Service:
         self.process.terminate()
         return self.process.wait(60)
 
+    @property
+    def node_ports(self) -> range:
+        """The embedded nodes'."""
+        return range(self.first_node_port, self.first_node_port + 3)
+
     def node_pids(self) -> dict[str, int]:
         """The process number of each embedded node that answers."""
         with urllib.request.urlopen(f"{self.url}/status", timeout=10) as answer:

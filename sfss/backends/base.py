@@ -3,6 +3,8 @@
 A backend stores bytes under a key and knows nothing of files, copies or other nodes. Every call ends within the
 backend's deadline, with an answer or with an error of ``sfss.errors`` that names the node. A call may be cancelled at
 any point; nobody else's call is the worse for it.
+
+A key has 1 to 250 bytes, and neither whitespace nor control characters; any other raises BadRequest and isn't sent.
 """
 
 from __future__ import annotations

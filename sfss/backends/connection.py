@@ -29,7 +29,6 @@ from sfss.memcache import Reply, ReplyParser
 
 MAX_IN_FLIGHT = 4096  # requests not yet answered; further ones wait their turn
 MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024  # of those requests; bounds what a node that stalls can cost the front
-
 BATCH = 256 * 1024  # bytes that are joined to leave at once; more would be held twice, and three times by asyncio
 
 _LINGER_NONE = struct.pack("ii", 1, 0)
@@ -74,7 +73,8 @@ class Connection(asyncio.Protocol):
                    *args: _P.args, **kwargs: _P.kwargs) -> Reply:  # fmt: skip
         """Send ``request(*args)``, which holds ``size`` bytes of data; return its reply, of which ``fits`` is true.
 
-        Raises NodeAway (nothing was sent), NodeTimeout, NodeBroken (whether it was carried out is unknown).
+        Ends within one time-out, whatever it waits for. Raises NodeAway (nothing was sent), NodeTimeout, NodeBroken
+        (whether it was carried out is unknown).
         """
         if self._window.try_enter(size):
             self._check_open(size)

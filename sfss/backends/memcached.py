@@ -50,6 +50,8 @@ BEANSDB_LARGEST = 50 * 1024 * 1024  # bytes; Beansdb's MAX_VALUE_LEN
 _KEY = re.compile(rb"[^\x00-\x20\x7f]{1,250}")
 # memcached's two ways to say that there is none for a value, large ones being taken in chunks, and our node's.
 _NO_ROOM = (b"SERVER_ERROR out of memory storing", b"SERVER_ERROR Out of memory during read", OUT_OF_SPACE)
+_SET = functools.partial(storage, b"set")
+_ADD = functools.partial(storage, b"add")
 _STOPPING = "the service is stopping"
 _Fits = Callable[[Reply], bool]
 _P = ParamSpec("_P")
@@ -110,18 +112,18 @@ class MemcachedNode:
         return reply.values[0].data if reply.values else None
 
     async def set(self, key: bytes, data: bytes) -> None:
-        stored = await self._store(_is_set, b"set", key, data)
+        stored = await self._store(_is_set, _SET, key, data)
         # Beansdb says NOT_STORED when the very same bytes lie there already, as after a set that was tried again.
         if not stored and await self.get(key) != data:
             raise NodeRefused(self._name, "answered NOT_STORED")
 
     async def add(self, key: bytes, data: bytes) -> bool:
         self._check_cas()
-        return await self._store(_is_add, b"add", key, data)
+        return await self._store(_is_add, _ADD, key, data)
 
     async def replace(self, key: bytes, data: bytes, token: int, expiry: int = 0) -> bool:
         self._check_cas()
-        return await self._store(_is_cas, b"cas", key, data, cas=token, expiry=expiry)
+        return await self._store(_is_cas, functools.partial(storage, b"cas", cas=token, expiry=expiry), key, data)
 
     async def delete(self, key: bytes) -> bool:
         _check_key(key)
@@ -136,12 +138,11 @@ class MemcachedNode:
         _check_key(key)
         return await self._call(functools.partial(_is_value_of, key), 0, retrieval, verb, key)
 
-    async def _store(self, fits: _Fits, verb: bytes, key: bytes, data: bytes, *, cas: int | None = None,
-                     expiry: int = 0) -> bool:  # fmt: skip
+    async def _store(self, fits: _Fits, request: Callable[[bytes, bytes], bytes], key: bytes, data: bytes) -> bool:
         _check_key(key)
         if self.capabilities and len(data) > self.capabilities.largest_value:
             raise self._too_large()
-        reply = await self._call(fits, len(data), storage, verb, key, data, cas=cas, expiry=expiry)
+        reply = await self._call(fits, len(data), request, key, data)
         return reply.line == STORED
 
     async def _call(self, fits: _Fits, size: int, request: Callable[_P, bytes],
@@ -188,7 +189,7 @@ class MemcachedNode:
                 self._note_away(str(error))
                 tried.set()
             else:
-                log.info("node %s is here: %s %s", self._name, *(self.capabilities or ())[:2])
+                self._note_here()
                 self._connection = connection
                 since = loop.time()
                 tried.set()
@@ -203,6 +204,12 @@ class MemcachedNode:
                     continue
             await asyncio.sleep(pause * random.uniform(0.75, 1.0))  # so that many fronts don't knock in step
             pause = min(pause * 2, self._retry_after)
+
+    def _note_here(self) -> None:
+        assert self.capabilities is not None
+        log.info("node %s is here: %s %s", self._name, self.capabilities.kind, self.capabilities.version)
+        if self.capabilities.evicting:
+            log.warning("node %s throws files away when it is full: keep no files there that you need", self._name)
 
     def _note_away(self, why: str) -> None:
         why = why.removeprefix(f"node {self._name}: ")
