@@ -15,10 +15,9 @@ import shlex
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from types import FrameType
 from typing import NoReturn
 
@@ -38,6 +37,7 @@ class Entry:
         self.contender = contender
         self.target = target
         self.rounds: list[Measured] = []
+        self.others: list[float] = []  # cores that others' work kept busy before each run
         self.trouble: str | None = None  # why no figure is given
 
 
@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         facts = [*report.facts(command, directory, programs()), ("Load before", report.load_average())]
         bodies = Bodies(directory / "bodies", max(load.files for load in LOADS))
         entries = [entry for load in LOADS for entry in _run(directory / load.name, load, bodies, options)]
+    others = mean(cores for entry in entries for cores in entry.others or [0.0])
+    facts.append(("Others", f"{others:.2f} cores busy with other work, on average of the pauses between the runs"))
     print(report.field_list(facts))
     for load in LOADS:
         if shown := [entry for entry in entries if entry.contender.load == load]:
@@ -122,7 +124,7 @@ def _measure(entry: Entry, number: int, bodies: Bodies, options: argparse.Namesp
     load = entry.contender.load
     folder = f"round-{number}" if load.fresh else FOLDER
     os.sync()
-    time.sleep(PAUSE)
+    entry.others.append(report.pause(PAUSE))
     measured = measure(entry.target, load, bodies, folder, seconds=options.seconds, connections=options.connections)
     entry.trouble = measured.trouble
     if measured.trouble is None:

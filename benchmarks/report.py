@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import subprocess
-import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,8 +29,8 @@ def facts(command: str, directory: Path, programs: Mapping[str, str]) -> list[tu
         ("Machine", f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {_memory()}"),
         ("System", f"{_system()}, Linux {platform.release()}"),
         ("Data", f"on {file_system(directory)}"),
-        # which build it is can make a third of a difference
-        ("Python", f"{platform.python_implementation()} {platform.python_version()}, {Path(sys.executable).resolve()}"),
+        # which build it is makes a difference of up to a fifth
+        ("Python", f"{platform.python_implementation()} {platform.python_version()}"),
         ("Versions", f"{packages}; {versions}"),
         ("sfss", f"{sfss.__version__}, {_commit()}"),
     ]
@@ -40,6 +40,13 @@ def load_average() -> str:
     """How busy the machine is: processes that want a core, on average of the last minute and of five."""
     one, five, _ = os.getloadavg()
     return f"{one:.2f} ({five:.2f} over five minutes)"
+
+
+def pause(seconds: float) -> float:
+    """Sleep; how many cores were busy meanwhile. Between runs, when all servers are idle, that is others' work."""
+    before = _ticks_busy()
+    time.sleep(seconds)
+    return (_ticks_busy() - before) / os.sysconf("SC_CLK_TCK") / seconds
 
 
 def file_system(directory: Path) -> str:
@@ -65,6 +72,13 @@ def table(rows: Sequence[Sequence[str]], left: int) -> str:
     form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
     lines = [form.format(*row).rstrip() for row in rows]
     return "\n".join([rule, lines[0], rule, *lines[1:], rule])
+
+
+def _ticks_busy() -> int:
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    )
+    return user + nice + system + irq + softirq + steal
 
 
 def _version(command: str) -> str:

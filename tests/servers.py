@@ -20,7 +20,8 @@ from typing import Any
 HOST = "127.0.0.1"
 # Below the kernel's own ephemeral range (32768 on), and a range to each pytest-xdist worker, so that a port found free
 # stays free until the server that it was found for has it.
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_OUTSIDE_XDIST = 10 + os.getpid() % 10
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", f"gw{_OUTSIDE_XDIST}").removeprefix("gw"))
 _PORTS_PER_WORKER = 1000
 _next_port = itertools.cycle(range(12000 + _WORKER * _PORTS_PER_WORKER, 12000 + (_WORKER + 1) * _PORTS_PER_WORKER))
 

@@ -110,31 +110,24 @@ class Commands:
         return map(fetch, keys)  # not all at once: together they may be of any size
 
     def _get(self, key: bytes) -> bytes:
-        self._count.cmd_get += 1
         item = self._store.get(key)
-        if item is None:
-            self._count.get_misses += 1
-            return b""
-        self._count.get_hits += 1
-        return _value(key, item)
+        self._count_get(hit=item is not None)
+        return _value(key, item) if item else b""
 
     def _gets(self, key: bytes) -> bytes:
-        self._count.cmd_get += 1
         item = self._store.get(key)
-        if item is None:
-            self._count.get_misses += 1
-            return b""
-        self._count.get_hits += 1
-        return _value(key, item, item.cas)
+        self._count_get(hit=item is not None)
+        return _value(key, item, item.cas) if item else b""
 
     def _head(self, key: bytes) -> bytes:
-        self._count.cmd_get += 1
         head = self._store.head(key)
-        if head is None:
-            self._count.get_misses += 1
-            return b""
-        self._count.get_hits += 1
-        return memcache.value(key, head.flags, head.header)
+        self._count_get(hit=head is not None)
+        return memcache.value(key, head.flags, head.header) if head else b""
+
+    def _count_get(self, *, hit: bool) -> None:
+        self._count.cmd_get += 1
+        self._count.get_hits += hit
+        self._count.get_misses += not hit
 
     def _touch_and_retrieve(self, request: Request, *, with_cas: bool) -> Reply:
         if not request.args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import email.utils
 import enum
+import functools
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -82,6 +83,7 @@ def byte_range(headers: Mapping[str, str], current: Validators, size: int) -> tu
     return start, stop
 
 
+@functools.lru_cache(maxsize=1024)
 def http_date(seconds: int) -> str:
     """``Sun, 06 Nov 1994 08:49:37 GMT``."""
     return email.utils.formatdate(seconds, usegmt=True)

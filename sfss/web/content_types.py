@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import mimetypes
 import re
 
@@ -42,9 +43,15 @@ _TABLE = _table()
 
 def guess(path: str) -> str:
     """The type that a path's extension stands for; a compressed file is what it is compressed with."""
+    name = path.rpartition("/")[2].lstrip(".")  # '.png' is a name, and no extension
+    return _guess(".".join(name.rsplit(".", 2)[1:]))
+
+
+@functools.lru_cache(maxsize=1024)  # services have few extensions and ask for each of them at every read
+def _guess(extensions: str) -> str:
+    """The type of a name that ends in ``extensions``: none, one, or the last two."""
     # The path is no URL: 'data:,x.png' or 'a?b' must not be taken for one.
-    name = "./" + path.rpartition("/")[2]
-    type, encoding = _TABLE.guess_type(name, strict=False)
+    type, encoding = _TABLE.guess_type(f"./x.{extensions}", strict=False)
     return _COMPRESSED.get(encoding, UNKNOWN) if encoding else type or UNKNOWN
 
 
