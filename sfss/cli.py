@@ -9,16 +9,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import http.client
 import json
 import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 import sfss
 from sfss import config
@@ -40,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a client's broken form is the client's matter
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
@@ -136,7 +142,7 @@ async def _serve_until_told(settings: Settings) -> None:
             await starting
         serving = asyncio.create_task(serve(settings, sock, stop, ready))
         await asyncio.wait((serving, asyncio.create_task(ready.wait())), return_when=asyncio.FIRST_COMPLETED)
-        if ready.is_set():
+        if ready.is_set() and not stop.is_set():
             _say_where(settings, sock)
         await serving
 
@@ -147,10 +153,10 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter: of a host that can't be the name of one
+        reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"port {port} of {host} can't be taken ({error.strerror}): stop what listens there, or choose"
-            " another with --port"
+            f"port {port} of {host} can't be taken ({reason}): stop what listens there, or choose another with --port"
         ) from None
 
 
@@ -218,26 +224,58 @@ def _status(options: argparse.Namespace) -> int:
     host = f"[{host}]" if ":" in host else host
     url = f"{'https' if server.tls_certificate else 'http'}://{host}:{server.port}/status?format=full"
     try:
-        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310
-            status = json.load(answer)
+        with urllib.request.urlopen(url, timeout=30, context=_trusting(server)) as answer:  # noqa: S310
+            body = answer.read()
+        status = msgspec.json.decode(body, type=_Status)
     except urllib.error.HTTPError as error:
-        print(f"sfss: {json.load(error).get('detail', error)}", file=sys.stderr)
+        print(f"sfss: {url} answers {error}{_detail(error)}", file=sys.stderr)
         return 1
-    except OSError as error:
-        reason = getattr(error, "reason", error)
+    except (OSError, http.client.HTTPException) as error:
+        reason = str(getattr(error, "reason", error)).strip()
         print(f"sfss: no service answers at {url}: {reason}; start it, or name it with --host and --port",
               file=sys.stderr)  # fmt: skip
         return 1
-    print(json.dumps(status, indent=2, ensure_ascii=False) if options.json else _table(status))
+    except msgspec.DecodeError:
+        print(f"sfss: what answers at {url} is no sfss: name one with --host and --port", file=sys.stderr)
+        return 1
+    print(json.dumps(json.loads(body), indent=2, ensure_ascii=False) if options.json else _table(status))
     return 0
 
 
-def _table(status: Mapping[str, Mapping[str, Mapping[str, str]]]) -> str:
+class _Status(msgspec.Struct):
+    """What is shown of /status?format=full."""
+
+    storages: dict[str, dict[str, str]]
+    webserver: dict[str, Any]
+
+
+def _trusting(server: config.Server) -> ssl.SSLContext | None:
+    """Trusts the service's own certificate, by whomever it was signed and for whatever name. Raises ConfigError."""
+    if not server.tls_certificate:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=server.tls_certificate)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"server.tls_certificate {server.tls_certificate} can't be used: {error}") from None
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.check_hostname = False
+    return context
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    """What a problem document says, after a colon; nothing if it is none."""
+    try:
+        return f": {json.loads(error.read())['detail']}"
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+        return ""
+
+
+def _table(status: _Status) -> str:
     columns = ("items", "bytes", "gets", "hits", "sets", "uptime", "version")
     keys = ("curr_items", "bytes", "cmd_get", "get_hits", "cmd_set", "uptime", "version")
     rows = [("node", *columns)]
-    for node, stats in status["storages"].items():
+    for node, stats in status.storages.items():
         rows.append((node, *((stats.get(key, "-") for key in keys) if stats else ("away", *["-"] * 6))))
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([*lines, *(f"warning: {warning}" for warning in status["webserver"]["warnings"])])
+    return "\n".join([*lines, *(f"warning: {warning}" for warning in status.webserver.get("warnings", []))])

@@ -25,6 +25,7 @@ MIB = 1024 * 1024
 LARGEST_FILE = 64 * MIB
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
+Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*$")]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 
@@ -47,10 +48,10 @@ class Address(NamedTuple):
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[server]``: where the front answers."""
 
-    host: str = "127.0.0.1"
+    host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8255  # 0: any free one
-    tls_certificate: str = ""
-    tls_key: str = ""
+    tls_certificate: Text = ""
+    tls_key: Text = ""
     shutdown_timeout: Seconds = 30.0
 
 
@@ -68,7 +69,7 @@ class Embedded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     nodes: Annotated[int, Meta(ge=1, le=64)] = 3
     first_port: Port = 7900
-    data: str = "sfss-data"
+    data: Text = "sfss-data"
     durability: str = "fsync"
 
     def addresses(self) -> tuple[Address, ...]:
@@ -195,7 +196,14 @@ def _explain(message: str) -> str:
     if unknown := re.search(r"unknown field `(.+?)`", what):
         name = f"{key}.{unknown[1]}".lstrip(".")
         return f"{name} is no setting of sfss{_nearest(name)}"
+    if "matching regex" in what:
+        what = "it holds a control character: leave that out"
     return f"{key or 'the configuration'}: {what[0].lower()}{what[1:]}"
+
+
+def _default(name: str) -> object:
+    section, _, key = name.partition(".")
+    return as_dict(_DEFAULTS)[section][key]
 
 
 def _nearest(name: str) -> str:
@@ -205,7 +213,10 @@ def _nearest(name: str) -> str:
 
 
 def _check_together(settings: Settings) -> None:
-    """What no single key can tell."""
+    """What no single key can tell, or not in words."""
+    for name, text in (("server.host", settings.server.host), ("embedded.data", settings.embedded.data)):
+        if not text:
+            raise ConfigError(f"{name}: it is empty; leave it out for {_default(name)}")
     if bool(settings.server.tls_certificate) != bool(settings.server.tls_key):
         raise ConfigError("server.tls_certificate and server.tls_key go together: give both, or neither")
     if settings.embedded.durability not in ("fsync", "os"):

@@ -90,6 +90,7 @@ class Files:
         body, sha256 = await self._collect(content)
         header = self._header(Kind.FILE, path, key, body, sha256, type(), meta)
         data = record.encode(header, body)
+        del body  # as large as the record, and many writes may wait for their nodes here
         if condition is None:
             await self._cluster.put(key, data)
         else:

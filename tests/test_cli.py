@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -69,6 +72,28 @@ def test_a_configuration_that_isn_t_there_is_named() -> None:
     assert "/none/such.toml can't be read: No such file" in run("--config", "/none/such.toml").stderr
 
 
+def test_a_host_that_can_t_be_the_name_of_one_is_named() -> None:
+    refused = run("--host", "a" * 64, "--port", "8255", SFSS_STORAGE_NODES="127.0.0.1:1")
+    assert refused.returncode == 2
+    assert "can't be taken" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_while_it_starts_it_stops_in_good_order(tmp_path: Path, number: signal.Signals) -> None:
+    """The moment matters: the signal comes when the first node has been heard of, and the service isn't up yet."""
+    service = Service(tmp_path)
+    command = [sys.executable, "-m", "sfss", "--port", str(service.port)]
+    environment = {"PATH": "/usr/bin:/bin", "SFSS_EMBEDDED_FIRST_PORT": str(service.first_node_port)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as starting:
+        assert starting.stderr is not None
+        assert "data in" in starting.stderr.readline()
+        starting.send_signal(number)
+        said = starting.stderr.read()
+    assert starting.returncode == 0, said
+    assert "Traceback" not in said
+
+
 def test_an_address_that_can_t_be_had_is_named() -> None:
     refused = run("--host", "192.0.2.1", "--port", "8255", SFSS_STORAGE_NODES="127.0.0.1:1")
     assert refused.returncode == 2
@@ -85,6 +110,50 @@ def test_status_shows_a_line_for_each_node(service: Service) -> None:
 def test_status_as_json_is_the_service_s_own(service: Service) -> None:
     status = json.loads(run("status", "--json", "--port", str(service.port)).stdout)
     assert len(status["storages"]) == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"<html>hello</html>", b"{}", b"[1]", b'{"storages": 5, "webserver": {}}', b"\xff",
+     b'{"storages": {"a:1": {"curr_items": 5}}, "webserver": {"warnings": []}}'],
+)  # fmt: skip
+def test_status_of_something_else_says_what_to_do(answer: bytes) -> None:
+    shown = status_of(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert "is no sfss: name one with --host and --port" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 500 Oops\r\nContent-Length: 3\r\n\r\nhey", b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\n[]",
+     b"garbage\r\n", b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"],
+)  # fmt: skip
+def test_status_of_a_server_that_fails_is_one_line(answer: bytes) -> None:
+    shown = status_of(answer)
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert len(shown.stderr.splitlines()) == 1
+
+
+def test_status_gives_the_reason_of_a_service_without_nodes() -> None:
+    problem = b'{"detail": "none of the 3 nodes answers"}'
+    shown = status_of(b"HTTP/1.1 504 Away\r\nContent-Length: %d\r\n\r\n%s" % (len(problem), problem))
+    assert shown.returncode == 1
+    assert "none of the 3 nodes answers" in shown.stderr
+
+
+def status_of(answer: bytes) -> subprocess.CompletedProcess[str]:
+    """What ``sfss status`` says of a server that gives this answer, once."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return run("status", "--port", str(server.getsockname()[1]))
 
 
 def test_status_of_nobody_says_what_to_do() -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.replication import Cluster
@@ -18,18 +19,43 @@ from sfss.errors import ConfigError
 from sfss.files import Files
 from sfss.record import MAX_OVERHEAD
 from sfss.web import problems
+from sfss.web.connections import BACKLOG, Door, allowed
 from sfss.web.files import FileHandlers
 from sfss.web.inflight import InFlight
 from sfss.web.status import StatusHandlers
 
 log = logging.getLogger("sfss.web")
 
+_CUT_OFF = 0.1  # seconds for requests that are cut off to end; for aiohttp, 0 would be for ever
+
 FILES = web.AppKey("FILES", Files)
 IN_FLIGHT = web.AppKey("IN_FLIGHT", InFlight)
 
+# Seconds that a connection may wait for its next request, or for the rest of a request's head. Longer than proxies keep
+# theirs (nginx: 60), so that it isn't closed just as they use it.
+IDLE_TIMEOUT = 75.0
+
+
+class _ServerLog(logging.LoggerAdapter[logging.Logger]):
+    """aiohttp's log, in which a client's mistake is a line, and not a trace that reads like one of ours."""
+
+    def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
+        error = kwargs.get("exc_info")
+        if isinstance(error, HttpProcessingError):
+            why = error.message.strip().partition("\n")[0].rstrip(":")
+            self.info("what %s sent is not HTTP and was refused: %s", args[0] if args else "a client", why)
+        else:
+            super().exception(msg, *args, **kwargs)
+
+
 # For aiohttp's server. Bodies are taken as they are sent, never unpacked: a file's bytes are the client's, and a small
 # body can't swell to a large one.
-SERVER_OPTIONS: Mapping[str, Any] = {"access_log": None, "auto_decompress": False}
+SERVER_OPTIONS: Mapping[str, Any] = {
+    "access_log": None,
+    "auto_decompress": False,
+    "keepalive_timeout": IDLE_TIMEOUT,
+    "logger": _ServerLog(log, {}),
+}
 
 
 def create_app(settings: Settings) -> web.Application:
@@ -68,18 +94,24 @@ def create_app(settings: Settings) -> web.Application:
 
 async def serve(settings: Settings, sock: socket.socket, stop: asyncio.Event, ready: asyncio.Event) -> None:
     """Serve on a listening socket until ``stop``; then requests in flight finish, within shutdown_timeout."""
+    loop = asyncio.get_running_loop()
     app = create_app(settings)
-    patience = settings.server.shutdown_timeout
-    runner = web.AppRunner(app, **SERVER_OPTIONS, handle_signals=False, shutdown_timeout=patience)
+    runner = web.AppRunner(app, **SERVER_OPTIONS, handle_signals=False, shutdown_timeout=_CUT_OFF)
     await runner.setup()
     try:
-        site = web.SockSite(runner, sock, ssl_context=tls_context(settings))
-        await site.start()
+        assert runner.server is not None
+        door = Door(runner.server, allowed())
+        listening = await loop.create_server(door, sock=sock, ssl=tls_context(settings), backlog=BACKLOG)
         ready.set()
         await stop.wait()
-        await site.stop()
+        listening.close()
+        patience = settings.server.shutdown_timeout
+        deadline = loop.time() + patience
         if left := await app[IN_FLIGHT].finish(patience):
             log.warning("%s requests were not done within %g s and are cut off", left, patience)
+        # Answers that are still being sent have what is left of the time. aiohttp waits for them so long twice.
+        runner.server.pre_shutdown()
+        await runner.server.shutdown(max((deadline - loop.time()) / 2, _CUT_OFF))
     finally:
         await runner.cleanup()
 
@@ -91,7 +123,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, password="")  # never ask at the terminal for a key's passphrase
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
             f"server.tls_certificate {certificate} and server.tls_key {key} can't be used: {error}"
@@ -113,8 +145,5 @@ def _add_routes(app: web.Application, files: FileHandlers, status: StatusHandler
     app.router.add_get("/readyz", status.readyz)
 
 
-async def _expect(request: web.Request) -> None:
-    """Say nothing yet to ``Expect: 100-continue``: the body is asked for when nothing stands against it."""
-    expect = request.headers.get("Expect", "")
-    if expect.lower() != "100-continue":
-        raise web.HTTPExpectationFailed(text=f"Expect: {expect} can't be met, 100-continue can")
+async def _expect(_request: web.Request) -> None:
+    """Say nothing yet to ``Expect``: ``bodies.receive`` asks for the body when nothing stands against it."""

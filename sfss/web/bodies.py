@@ -10,13 +10,14 @@ from aiohttp import ClientPayloadError, HttpVersion11, web
 from aiohttp.web_protocol import RequestPayloadError
 
 from sfss.errors import BadBody, BadRequest, BodyTimeout
+from sfss.web import content_types
 from sfss.web.digests import DIGESTS, Digests
 from sfss.web.forms import MAX_ASIDE, Form
 from sfss.web.headers import combined
 
 
 class Upload(NamedTuple):
-    """A file on its way in. ``type`` is final only when ``content`` has ended: a part may bring its own."""
+    """A file on its way in. ``type``, checked, is final only when ``content`` has ended: a part may bring its own."""
 
     content: AsyncIterator[bytes]
     type: Callable[[], str | None]
@@ -26,9 +27,15 @@ def receive(request: web.Request, *, check_size: Callable[[int], None], timeout:
     """The file in a request's body. ``check_size`` raises if a file of so many bytes can't be taken; ``timeout`` is in
     seconds, for each piece to come.
 
-    Raises BadRequest, TooLarge before a byte is read; while reading, BadBody, BodyTimeout and TooLarge.
+    Raises BadRequest, TooLarge, HTTPException before a byte is read; while reading, BadBody, BodyTimeout and TooLarge.
     """
-    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+    if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text="Expect: 100-continue is the only expectation that can be met")
+    # aiohttp takes the last coding off, which must be chunked, and knows no other.
+    if request.headers.get("Transfer-Encoding", "chunked").strip().lower() not in ("chunked", ""):
+        raise web.HTTPNotImplemented(text="Transfer-Encoding: send the body as it is, or chunked alone")
+    codings = combined(request.headers, ("Content-Encoding",)).values()
+    if any(coding.strip().lower() != "identity" for coding in codings):
         raise BadRequest("Content-Encoding: send the file as it is, without a content coding")
     if "Content-Range" in request.headers:
         raise BadRequest("Content-Range: a part of a file can't be written, send the whole")
@@ -39,9 +46,10 @@ def receive(request: web.Request, *, check_size: Callable[[int], None], timeout:
     if digests := Digests(combined(request.headers, DIGESTS)):
         content = digests.checking(content)
     if not multipart:
-        return Upload(content, lambda: request.headers.get("Content-Type"))
+        type = content_types.given(request.headers.get("Content-Type"))
+        return Upload(content, lambda: type)
     form = Form(request.headers["Content-Type"], check_size)
-    return Upload(form.file(content), lambda: form.type)
+    return Upload(form.file(content), lambda: content_types.given(form.type))
 
 
 async def _chunks(request: web.Request, timeout: float) -> AsyncIterator[bytes]:

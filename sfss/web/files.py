@@ -37,7 +37,7 @@ class FileHandlers:
         if _not_modified(request, validators):
             return web.Response(status=304, headers=_headers(file.info, validators, typed=False))
         headers = _headers(file.info, validators)
-        part = byte_range(request.headers, validators, file.info.size)
+        part = byte_range(combined(request.headers, ("Range", "If-Range")), validators, file.info.size)
         if part is None:
             return web.Response(body=bytes(file.content), headers=headers)
         start, stop = part
@@ -74,18 +74,15 @@ class FileHandlers:
         return await self._files.put(
             path,
             upload.content,
-            type=lambda: content_types.given(upload.type()),
+            type=upload.type,
             meta=_meta_given(request.headers),
             condition=_condition(request.headers),
         )
 
 
 def path_of(request: web.Request) -> str:
-    """The query's ``path``, decoded once and strictly: what isn't UTF-8 is refused, not replaced."""
-    try:
-        query = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True, errors="strict")
-    except UnicodeDecodeError:
-        raise BadPath("the path is not UTF-8: percent-encode its UTF-8 bytes") from None
+    """The query's ``path``, decoded once. What isn't UTF-8 in it is kept as surrogates, which no path may hold."""
+    query = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True, errors="surrogateescape")
     found = [value for name, value in query if name == "path"]
     if not found:
         raise BadPath("the query has no path: add ?path=FOLDER/NAME")

@@ -21,6 +21,8 @@ class Form:
     """
 
     def __init__(self, content_type: str, check_size: Callable[[int], None]) -> None:
+        if not content_type.isascii():
+            raise BadRequest("Content-Type: a form's boundary is made of ASCII characters")
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
@@ -34,7 +36,8 @@ class Form:
         self._into: list[bytes] | None = None  # where the present part's data go: one of the two, or nowhere
         self._found = self._ended = False  # an upload_file; the closing boundary
         self._aside = 0
-        self._headers: dict[bytes, bytes] = {}  # the present part's
+        self._headers: dict[bytes, bytes] = {}  # the present part's ...
+        self._options: dict[bytes, bytes] = {}  # ... and what its Content-Disposition says
         self._name = self._value = b""
         callbacks = {
             "on_part_begin": self._headers.clear,
@@ -87,20 +90,29 @@ class Form:
         self._name = self._value = b""
 
     def _on_headers_finished(self) -> None:
-        """Decide where the part's data go."""
-        _, options = parse_options_header(self._headers.get(b"content-disposition"))
-        type = self._headers.get(b"content-type", b"").decode("latin-1")
+        _, self._options = parse_options_header(self._headers.get(b"content-disposition"))
         self._into = None
-        if options.get(b"name") == FILE_FIELD:
+        # A browser sends a part with an empty name and no data where no file was chosen. That is no file: the one that
+        # is there must not become empty. So an unnamed part is only a file when data come.
+        if self._options.get(b"filename") != b"":
+            self._begin_part()
+
+    def _begin_part(self) -> None:
+        """Decide where the part's data go."""
+        type = self._headers.get(b"content-type", b"").decode("latin-1")
+        if self._options.get(b"name") == FILE_FIELD:
             if self._found:
                 raise BadBody("the form holds upload_file twice: send one file at a time")
             self._found, self.type, self._into = True, type, self._pieces
             self._other = []
-        elif b"filename" in options and self._other is None:
+        elif b"filename" in self._options and self._other is None:
             self._other, self._other_type = [], type
             self._into = self._other
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._options.get(b"filename") == b"":
+            self._options[b"filename"] = b"unnamed"
+            self._begin_part()
         if self._into is None:
             return
         self._aside -= end - start

@@ -65,12 +65,15 @@ def middleware(retry_after: float) -> Middleware:
         try:
             return await handler(request)
         except SfssError as error:
-            return of(error, retry_after)
+            response = of(error, retry_after)
         except web.HTTPException as error:
-            return _of_http(error)
+            response = _of_http(error)
         except Exception:
             log.exception("%s %s failed: this is a bug in sfss", request.method, request.path_qs)
-            return _response(PROBLEMS[SfssError], "sfss has a bug here; its log has the details")
+            response = _response(PROBLEMS[SfssError], "sfss has a bug here; its log has the details")
+        if "Expect" in request.headers:  # what comes next may be the body that wasn't asked for, or another request
+            response.force_close()
+        return response
 
     return problems
 

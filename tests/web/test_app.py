@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import signal
+import socket
 import ssl
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -18,7 +21,8 @@ from sfss import config
 from sfss.cluster.ring import Ring
 from sfss.errors import ConfigError
 from sfss.paths import key_of
-from sfss.web.app import tls_context
+from sfss.web.app import serve, tls_context
+from sfss.web.connections import RESERVE
 from tests.conftest import Nodes, StartFront
 from tests.servers import HOST, Service, free_port, sfss_node, wait_for
 
@@ -106,10 +110,117 @@ class TestExpect100:
         )
         writer.close()
 
-    async def test_another_expectation_is_417(self, start_front: StartFront, our_nodes: Nodes) -> None:
+    @pytest.mark.parametrize("expect", [b"a miracle", b"\xff"])
+    async def test_another_expectation_is_417(self, start_front: StartFront, our_nodes: Nodes, expect: bytes) -> None:
         front = await start_front(our_nodes)
-        answer = await front.put(url("e"), data=b"x", headers={"Expect": "a miracle"})
-        assert answer.status == 417
+        head = b"PUT /file?path=e HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: " + expect + b"\r\n\r\n"
+        reader, writer = await raw(front.port or 0, head, b"x")
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 417 ")
+        assert b"application/problem+json" in answer
+        writer.close()
+
+    async def test_a_type_that_is_none_is_told_before_the_body_is_asked_for(
+        self, start_front: StartFront, our_nodes: Nodes
+    ) -> None:
+        front = await start_front(our_nodes)
+        head = b"PUT /file?path=e HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nContent-Type: none\r\n"
+        reader, writer = await raw(front.port or 0, head, b"Expect: 100-continue\r\n\r\n")
+        assert b" 400 " in await reader.readline()
+        writer.close()
+
+    async def test_whoever_is_not_asked_for_his_body_is_told_that_the_connection_ends(
+        self, start_front: StartFront, our_nodes: Nodes
+    ) -> None:
+        """What he sends next may be the body or another request: nobody could tell."""
+        front = await start_front(our_nodes)
+        head = b"PUT /file?path=/e HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+        reader, writer = await raw(front.port or 0, head)
+        assert b"\r\nConnection: close\r\n" in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+
+class TestRequestsThatAreBroken:
+    @pytest.mark.parametrize(
+        "broken", [b"GET / HTTP/1.1\r\n\r\n", b"nonsense\r\n\r\n", b"PUT /file?path=a HTTP/1.1\r\nHost: x\r\n"
+                   b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"],
+    )  # fmt: skip
+    async def test_a_request_that_is_not_http_is_400_and_a_line_of_the_log(
+        self, start_front: StartFront, our_nodes: Nodes, broken: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        front = await start_front(our_nodes)
+        caplog.set_level("INFO")
+        reader, writer = await raw(front.port or 0, broken)
+        assert b" 400 " in await reader.readline()
+        writer.close()
+        assert not [record for record in caplog.records if record.exc_info and record.levelname != "DEBUG"]
+
+    async def test_a_transfer_coding_other_than_chunked_is_501_and_nothing_is_stored(
+        self, start_front: StartFront, our_nodes: Nodes
+    ) -> None:
+        front = await start_front(our_nodes)
+        head = b"PUT /file?path=coded HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
+        reader, writer = await raw(front.port or 0, head, b"1\r\nx\r\n0\r\n\r\n")
+        assert b" 501 " in await reader.readline()
+        writer.close()
+        assert (await front.get(url("coded"))).status == 404
+
+    async def test_a_form_whose_boundary_is_not_ascii_is_400(self, start_front: StartFront, our_nodes: Nodes) -> None:
+        front = await start_front(our_nodes)
+        for boundary in (b"\xff", "é".encode(), "€".encode()):
+            head = b"PUT /file?path=a HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=" + boundary
+            reader, writer = await raw(front.port or 0, head, b"\r\nContent-Length: 0\r\n\r\n")
+            assert b" 400 " in await reader.readline()
+            writer.close()
+
+
+class TestConnections:
+    async def test_one_too_many_is_told_so_and_there_is_room_again_when_one_ends(
+        self, our_nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sfss.web.connections.MAX_CONNECTIONS", 3)
+        sock = socket.create_server((HOST, 0))
+        port = sock.getsockname()[1]
+        stop, ready = asyncio.Event(), asyncio.Event()
+        settings = config.load(overrides={"storage": {"nodes": our_nodes}})
+        serving = asyncio.create_task(serve(settings, sock, stop, ready))
+        await ready.wait()
+        request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+        served = [await raw(port, request) for _ in range(3)]
+        for reader, _ in served:
+            assert b" 200 " in await reader.readline()
+        reader, writer = await raw(port)
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After" in answer
+        writer.close()
+        served.pop()[1].close()
+        await asyncio.sleep(0.05)
+        reader, writer = await raw(port, request)
+        assert b" 200 " in await reader.readline()
+        writer.close()
+        for _, writer in served:
+            writer.close()
+        stop.set()
+        await serving
+
+    def test_there_are_never_more_than_the_open_files_allow(self) -> None:
+        limits = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (600, 700)); from sfss.web.connections import *;"
+        told = subprocess.run(
+            [sys.executable, "-c", f"{limits} print(allowed(), r.getrlimit(r.RLIMIT_NOFILE)[0])"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert told.stdout.split() == [str(700 - RESERVE), "700"]
+
+    def test_too_few_open_files_are_named(self, tmp_path: Path) -> None:
+        command = f"ulimit -n 100; exec {sys.executable} -m sfss --port 0"
+        environment = {"PATH": "/usr/bin:/bin", "SFSS_STORAGE_NODES": f"{HOST}:1"}
+        told = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert told.returncode == 2
+        assert "sfss: at most 100 files may be open here" in told.stderr
+        assert "Traceback" not in told.stderr
 
 
 class TestNodesThatGoAway:
@@ -201,6 +312,43 @@ class TestStopping:
             with urllib.request.urlopen(f"{service.url}/file?path=slow") as answer:
                 assert answer.read() == b"fourmore"
 
+    @pytest.mark.parametrize("stuck", ["an upload that stands still", "a download that nobody reads"])
+    def test_what_doesn_t_finish_holds_up_the_stop_as_long_as_is_set_and_no_longer(
+        self, tmp_path: Path, stuck: str
+    ) -> None:
+        limits = {"SFSS_SERVER_SHUTDOWN_TIMEOUT": "3", "SFSS_LIMITS_MAX_FILE_SIZE": "32MiB"}
+        with Service(tmp_path, settings=limits) as service, socket.socket() as client:
+            large = urllib.request.Request(f"{service.url}/file?path=large", data=bytes(32 * 1024**2), method="PUT")
+            urllib.request.urlopen(large).close()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            client.connect((HOST, service.port))
+            if "upload" in stuck:
+                client.sendall(b"PUT /file?path=slow HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nfour")
+            else:
+                client.sendall(b"GET /file?path=large HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(0.5)
+            begun = time.monotonic()
+            assert service.stop() == 0
+            assert 2.9 < time.monotonic() - begun < 5.5
+
+    def test_a_slow_reader_gets_the_whole_answer(self, tmp_path: Path) -> None:
+        with Service(tmp_path, settings={"SFSS_LIMITS_MAX_FILE_SIZE": "32MiB"}) as service, socket.socket() as client:
+            content = secrets.token_bytes(32 * 1024**2)
+            put = urllib.request.Request(f"{service.url}/file?path=large", data=content, method="PUT")
+            urllib.request.urlopen(put).close()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            client.connect((HOST, service.port))
+            client.sendall(b"GET /file?path=large HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(0.3)
+            assert service.process is not None
+            service.process.terminate()
+            time.sleep(0.5)
+            answer = bytearray()
+            while piece := client.recv(1 << 20):
+                answer += piece
+            assert answer.endswith(content)
+            assert service.process.wait(20) == 0
+
     def test_an_idle_connection_doesn_t_hold_up_the_stop(self, tmp_path: Path) -> None:
         with Service(tmp_path) as service:
 
@@ -236,6 +384,25 @@ class TestTls:
             assert urllib.request.urlopen(f"{url}/file?path=secret", context=trust).read() == b"content"
             with pytest.raises(OSError):
                 urllib.request.urlopen(f"http://{HOST}:{service.port}/livez")
+
+    def test_status_trusts_the_service_s_own_certificate(self, certificate: tuple[str, str], tmp_path: Path) -> None:
+        tls = {"SFSS_SERVER_TLS_CERTIFICATE": certificate[0], "SFSS_SERVER_TLS_KEY": certificate[1]}
+        service = Service(tmp_path, settings=tls)
+        service._serves = lambda: "serves https://" in service.log.read_text()  # type: ignore[method-assign]
+        with service:
+            command = [sys.executable, "-m", "sfss", "status", "--port", str(service.port)]
+            shown = subprocess.run(command, env={**os.environ, **tls}, capture_output=True, text=True, timeout=60)
+            assert (shown.returncode, shown.stderr) == (0, "")
+
+    def test_a_key_with_a_passphrase_is_named_and_not_asked_for(
+        self, certificate: tuple[str, str], tmp_path: Path
+    ) -> None:
+        key = str(tmp_path / "secret.pem")
+        command = ["openssl", "rsa", "-aes256", "-passout", "pass:secret", "-in", certificate[1], "-out", key]
+        subprocess.run(command, check=True, capture_output=True)
+        settings = config.load(overrides={"server": {"tls_certificate": certificate[0], "tls_key": key}})
+        with pytest.raises(ConfigError, match=r"secret\.pem can't be used"):
+            tls_context(settings)
 
     def test_a_certificate_that_is_none_is_named(self, tmp_path: Path) -> None:
         settings = config.load(overrides={"server": {"tls_certificate": "/none/such.pem", "tls_key": "/none/such.key"}})

@@ -11,6 +11,7 @@ from email.utils import formatdate
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 from yarl import URL
 
 from tests.conftest import Client, Nodes, StartFront
@@ -129,6 +130,8 @@ class TestWriting:
         await problem(await put(front, path, b"changed", {"Content-Digest": f"sha-256=:{wrong}:"}), 400)
         await problem(await put(front, path, b"changed", {"Content-Type": "no type"}), 400)
         await problem(await put(front, path, b"changed", {"Content-Encoding": "gzip"}), 400)
+        twice = [("Content-Encoding", "identity"), ("Content-Encoding", "gzip")]
+        await problem(await front.put(url(path), data=b"changed", headers=CIMultiDict(twice)), 400)
         await problem(await put(front, path, b"changed", {"Content-Range": "bytes 0-6/7"}), 400)
         multipart = {"Content-Type": "multipart/form-data; boundary=x"}
         await problem(await put(front, path, b"--x\r\n\r\nnot whole", multipart), 400)
@@ -193,6 +196,8 @@ class TestReading:
         await put(front, path)
         answer = await front.get(url(path).update_query(version="12", path2="x"))
         assert (answer.status, await answer.read()) == (200, CONTENT)
+        answer = await front.get(URL(f"/file?path={path}&x=%FF&%FF=x", encoded=True))
+        assert (answer.status, await answer.read()) == (200, CONTENT)
 
     @pytest.mark.parametrize(
         ("asked", "start", "stop"),
@@ -211,6 +216,12 @@ class TestReading:
         answer = await front.get(url(path), headers={"Range": "bytes=5120-"})
         assert answer.headers["Content-Range"] == "bytes */5120"
         await problem(answer, 416)
+
+    async def test_a_range_that_comes_twice_is_ignored(self, front: Client, path: str) -> None:
+        await put(front, path)
+        twice = CIMultiDict([("Range", "bytes=0-0"), ("Range", "bytes=1-1")])
+        answer = await front.get(url(path), headers=twice)
+        assert (answer.status, await answer.read()) == (200, CONTENT)
 
     async def test_if_range_gives_the_whole_when_the_file_has_changed(self, front: Client, path: str) -> None:
         await put(front, path)

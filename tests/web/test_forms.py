@@ -89,6 +89,13 @@ def test_a_file_may_be_empty(make: Callable[[bytes], bytes]) -> None:
     assert found([whole(make(b""))]) == (b"", "")
 
 
+@pytest.mark.parametrize("field_name", ["upload_file", "other"])
+def test_a_browsers_form_in_which_no_file_was_chosen_holds_none(field_name: str) -> None:
+    nothing = part(b"", f'name="{field_name}"; filename=""', "Content-Type: application/octet-stream")
+    with pytest.raises(BadBody, match="holds no file"):
+        found([whole(nothing, field(b"comment"))])
+
+
 def test_an_empty_upload_file_wins_too() -> None:
     assert found([whole(other_file(b"dog"), upload_file(b""))]) == (b"", "")
 
