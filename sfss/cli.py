@@ -128,8 +128,7 @@ async def _serve_until_told(settings: Settings) -> None:
     from sfss.web.app import serve
 
     stop, ready = asyncio.Event(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _set_when_told_to_stop(stop)
     async with contextlib.AsyncExitStack() as stack:
         if not settings.storage.nodes:
             stack.enter_context(DataLock(Path(settings.embedded.data)))
@@ -145,6 +144,18 @@ async def _serve_until_told(settings: Settings) -> None:
         if ready.is_set() and not stop.is_set():
             _say_where(settings, sock)
         await serving
+
+
+def _set_when_told_to_stop(stop: asyncio.Event) -> None:
+    """On SIGTERM and SIGINT. asyncio's own handlers end with the loop: a second signal would then cut the end short."""
+    loop = asyncio.get_running_loop()
+
+    def told(*_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the end is near as it is
+            loop.call_soon_threadsafe(stop.set)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, told)
 
 
 def _listen(settings: Settings) -> socket.socket:

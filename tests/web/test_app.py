@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import secrets
 import signal
 import socket
@@ -59,6 +60,21 @@ class TestClientsThatGoAway:
                 writer.transport.abort()
         await asyncio.sleep(0.1)
         assert await (await front.get(url("kept"))).read() == b"kept"
+
+    @pytest.mark.parametrize("kind", ["our_nodes", "memcached_nodes"])
+    async def test_at_any_moment_of_a_put_the_old_file_or_the_new_one_is_there_whole(
+        self, start_front: StartFront, request: pytest.FixtureRequest, kind: str
+    ) -> None:
+        front = await start_front(request.getfixturevalue(kind))
+        chance = random.Random(1)
+        contents = [bytes([n]) * 300_000 for n in range(120)]
+        await front.put(url(kind), data=contents[0])
+        for content in contents[1:]:
+            head = f"PUT /file?path={kind} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+            _, writer = await raw(front.port or 0, head.encode(), content[: chance.choice((-1, 300_000))])
+            await asyncio.sleep(chance.uniform(0, 0.005))
+            writer.transport.abort()
+            assert await (await front.get(url(kind))).read() in contents
 
     async def test_in_the_middle_of_a_download_everybody_else_goes_on(
         self, start_front: StartFront, our_nodes: Nodes
@@ -348,6 +364,16 @@ class TestStopping:
                 answer += piece
             assert answer.endswith(content)
             assert service.process.wait(20) == 0
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_being_told_twice_is_being_told_once(self, tmp_path: Path, number: signal.Signals) -> None:
+        with Service(tmp_path) as service:
+            assert service.process is not None
+            service.process.send_signal(number)
+            time.sleep(0.1)
+            service.process.send_signal(number)
+            assert service.process.wait(20) == 0
+            assert "Traceback" not in service.log.read_text()
 
     def test_an_idle_connection_doesn_t_hold_up_the_stop(self, tmp_path: Path) -> None:
         with Service(tmp_path) as service:

@@ -15,6 +15,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from tests.conftest import Client, Nodes, StartFront
+from tests.servers import HOST, memcached
 
 CONTENT = bytes(range(256)) * 20
 
@@ -392,6 +393,22 @@ class TestLimits:
         assert small_memcached[0] in detail
         assert "-I" in detail
         assert await read(front, path) == (200, b"small")
+
+    async def test_a_full_node_is_507_that_names_it_and_room_ends_it(self, start_front: StartFront) -> None:
+        with memcached("-M", "-m", "4") as port:
+            front = await start_front([f"{HOST}:{port}"])
+            await put(front, "first", b"first")
+            statuses, detail = [200], ""
+            while statuses[-1] == 200 and len(statuses) < 300:
+                answer = await put(front, f"fill/{len(statuses)}", bytes(500_000))
+                statuses.append(answer.status)
+                detail = await answer.text()
+            assert statuses[-1] == 507
+            assert f"{HOST}:{port}" in detail
+            assert await read(front, "first") == (200, b"first")
+            for number in range(1, len(statuses) - 1):
+                assert (await front.delete(url(f"fill/{number}"))).status == 204
+            assert (await put(front, "again", b"again")).status == 200
 
     async def test_a_body_that_stands_still_is_given_up_with_408(
         self, start_front: StartFront, our_nodes: Nodes, path: str
