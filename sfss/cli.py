@@ -29,6 +29,7 @@ import sfss
 from sfss import config
 from sfss.config import Settings
 from sfss.errors import ConfigError
+from sfss.node import maintenance
 
 EXAMPLES = """\
 examples:
@@ -37,6 +38,7 @@ examples:
   sfss --config conf/sfss.toml                  with settings from a file
   SFSS_STORAGE_NODES=a:11211,b:11211 sfss       on other machines' nodes
   sfss node --port 7900 --data /srv/sfss        one storage node
+  sfss node backup --data /srv/sfss /mnt/b1     a copy of what it holds, while it serves
   sfss status                                   what the nodes of a running service say
 """
 
@@ -76,14 +78,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     node.add_argument("--host", default="127.0.0.1", help="address to answer on (default: %(default)s)")
     node.add_argument("--port", type=int, default=7900, help="port to answer on, 0 for any (default: %(default)s)")
-    node.add_argument("--data", required=True, metavar="DIR", help="where the items lie; made if it isn't there")
+    node.add_argument("--data", metavar="DIR", help="where the items lie; made if it isn't there")
     node.add_argument("--durability", choices=("fsync", "os"), default="fsync",
                       help="fsync: acknowledged means on disk, even if the power fails; os: handed to the kernel, lost"
                       " only if the machine stops (default: %(default)s)")  # fmt: skip
     node.add_argument("--max-item-size", default="8MiB", metavar="SIZE", help="largest value (default: %(default)s)")
     node.add_argument("--max-connections", type=int, default=10_000, metavar="N", help="(default: %(default)s)")
     node.add_argument("--stop-with-parent", action="store_true", help="stop when standard input ends")
+    node.add_argument("--recover", action="store_true",
+                      help="start on a damaged directory with what is left of it; what that means is in"
+                      " docs/operations/node.rst")  # fmt: skip
     node.set_defaults(run=_node)
+    maintenance.add_commands(node)
 
     status = commands.add_parser("status", help="show what the nodes of a running service say")
     _add_settings(status)
@@ -119,7 +125,10 @@ def _serve(options: argparse.Namespace) -> int:
     from sfss.web import app  # here, for a node needs none of it
 
     app.tls_context(settings)  # what is wrong with it should be said before anything starts
-    asyncio.run(_serve_until_told(settings))
+    try:
+        asyncio.run(_serve_until_told(settings))
+    finally:  # all is done: a signal more must not turn the exit status into its own
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
     return 0
 
 
@@ -205,10 +214,11 @@ def _node(options: argparse.Namespace) -> int:
     settings = NodeSettings(
         host=options.host,
         port=options.port,
-        data=Path(options.data),
+        data=maintenance.data_of(options),
         durability=options.durability,
         max_item_size=max_item_size,
         max_connections=options.max_connections,
+        recover=options.recover,
         stop_with_parent=options.stop_with_parent,
     )
     asyncio.run(serve(settings))

@@ -21,10 +21,12 @@ MAX_LINE = 2048  # bytes of a request that names one key, or of a reply: memcach
 MAX_KEYS_LINE = 64 * 1024  # bytes of a request that may name many keys
 MAX_LENGTH = 2**31 - 3  # memcached takes a longer block for a mistake and doesn't swallow it
 
+METASET = b"ms"  # the meta command that has a block
 STORAGE = frozenset((b"set", b"add", b"replace", b"append", b"prepend", b"cas"))
 # How many words come before a `noreply` at the least: `delete noreply` deletes that key. And the storage commands.
-NOREPLY = {b"delete": 2, b"incr": 2, b"decr": 2, b"touch": 2, b"flush_all": 1, b"verbosity": 1}
-MANY_KEYS = (b"get ", b"gets ", b"gat ", b"gats ")
+NOREPLY = {b"delete": 2, b"incr": 2, b"decr": 2, b"touch": 2, b"flush_all": 1, b"verbosity": 1,
+           b"cache_memlimit": 2, b"watch": 1}  # fmt: skip
+MANY_KEYS = (b"get ", b"gets ", b"gat ", b"gats ", b"bget ")
 
 END = b"END"
 STORED = b"STORED"
@@ -260,6 +262,12 @@ class RequestParser:
             events.append(Refusal(ERROR))
         elif words[0] in STORAGE:
             self._begin_storage(words, events)
+        elif words[0].isupper() and words[-1].startswith(b"HTTP/"):
+            # A browser, or a service that was led here: its request's body must not be taken for commands.
+            events.append(Refusal(b"", noreply=True, fatal=True))
+            return len(self._buffer)
+        elif words[0] == METASET:
+            self._begin_metaset(words, events)
         else:
             noreply = words[-1] == b"noreply" and len(words) > NOREPLY.get(words[0], len(words))
             events.append(Request(words[0], words[1 : len(words) - noreply], b"", noreply))
@@ -290,6 +298,17 @@ class RequestParser:
             self._swallow = size + 2
         else:
             self._pending, self._size = Request(words[0], args, b"", noreply), size
+
+    def _begin_metaset(self, words: list[bytes], events: list[Request | Refusal]) -> None:
+        """The same for ``ms <key> <size> <flags>*``: its errors are always said. Of flags nothing is known here."""
+        size = int(words[2]) if len(words) > 2 and _is_number(words[2]) else -1
+        if not 0 <= size <= MAX_LENGTH:
+            events.append(Refusal(BAD_FORMAT if len(words) > 1 else ERROR))
+        elif len(words[1]) > MAX_KEY or size > self._max_value:
+            events.append(Refusal(BAD_FORMAT if len(words[1]) > MAX_KEY else VALUE_TOO_LARGE))
+            self._swallow = size + 2
+        else:
+            self._pending, self._size = Request(METASET, words[1:], b"", False), size
 
     def _take_block(self, position: int, events: list[Request | Refusal]) -> int:
         assert self._pending is not None

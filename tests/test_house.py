@@ -1,7 +1,7 @@
 """The house: which module may see which. Read this to learn it; docs/ says why.
 
 One request, one direction: web -> files -> cluster -> backends ==TCP==> node. Each floor knows only those below it, and
-the five modules of the ground floor, which the node shares. The table below is the law; what breaks it is named.
+the modules of the ground floor, which the node shares. The table below is the law; what breaks it is named.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-GROUND = ("sfss.errors", "sfss.config", "sfss.paths", "sfss.record", "sfss.memcache")
+GROUND = ("sfss.errors", "sfss.config", "sfss.paths", "sfss.record", "sfss.memcache", "sfss.scan")
 
 
 class Floor(NamedTuple):

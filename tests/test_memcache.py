@@ -249,6 +249,38 @@ def test_a_value_of_just_the_largest_size_is_taken() -> None:
     assert requests([stream]) == [Request(b"set", [b"k", b"0", b"0", b"64"], b"x" * MAX_VALUE, False)]
 
 
+def test_ms_has_its_size_in_the_second_place_and_a_block_behind_it() -> None:
+    stream = b"ms k 9 T0 q\r\nversion\r\n\r\nmn\r\n"
+    expected = [Request(b"ms", [b"k", b"9", b"T0", b"q"], b"version\r\n", False), Request(b"mn", [], b"", False)]
+    assert requests([stream]) == requests(stream[n : n + 1] for n in range(len(stream))) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "size"),
+    [
+        (b"ms k 65", VALUE_TOO_LARGE, 65),
+        (b"ms k 65 q", VALUE_TOO_LARGE, 65),
+        (b"ms " + b"k" * 251 + b" 9", BAD_FORMAT, 9),
+        (b"ms k -1", BAD_FORMAT, None),
+        (b"ms k 2147483647", BAD_FORMAT, None),
+        (b"ms k x", BAD_FORMAT, None),
+        (b"ms k", BAD_FORMAT, None),
+        (b"ms", ERROR, None),
+    ],
+)
+def test_a_refused_ms_is_told_of_and_its_block_swallowed(line: bytes, error: bytes, size: int | None) -> None:
+    block = b"" if size is None else b"x" * size + b"\r\n"
+    assert requests([line + b"\r\n" + block + b"mn\r\n"]) == [Refusal(error), Request(b"mn", [], b"", False)]
+
+
+def test_a_request_of_http_is_the_last_that_is_read() -> None:
+    assert requests([b"POST /x HTTP/1.1\r\nHost: x\r\n\r\nflush_all\r\n"]) == [Refusal(b"", noreply=True, fatal=True)]
+
+
+def test_a_key_may_look_like_http() -> None:
+    assert requests([b"get HTTP/1.1\r\n"]) == [Request(b"get", [b"HTTP/1.1"], b"", False)]
+
+
 def test_a_block_longer_than_it_was_said_to_be_is_a_bad_chunk_and_the_next_line_counts() -> None:
     assert requests([b"set k 0 0 3\r\nabcde\r\nversion\r\n"]) == [
         Refusal(BAD_CHUNK),

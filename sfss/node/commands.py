@@ -5,7 +5,7 @@ Where the node means to differ from memcached:
 * Nothing is evicted, and ``flush_all`` deletes for good.
 * A value that is too large leaves the one before it in place: a request that was refused has done nothing.
 * An expiry time never wraps at 32 bits.
-* ``version`` ends in ``-sfss``.
+* ``version`` is the memcached whose protocol this is, and then that of sfss.
 
 One command is ours. ``head <key>*`` is answered like ``get``, but of a value that is a record of sfss it brings the
 prefix and the header alone, and of any other value nothing::
@@ -22,24 +22,25 @@ It never reads a body, whatever the size of the file.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterator
 
 from sfss import memcache
 from sfss.memcache import MAX_KEY, Request
+from sfss.node import numbers
+from sfss.node.changes import Changes
+from sfss.node.meta import Meta, gives_expiry
+from sfss.node.scan import lru_crawler, scan
 from sfss.node.stats import VERSION, Stats
 from sfss.node.store import Item, Store
 
 Reply = bytes | Iterator[bytes]  # an iterator's pieces are VALUEs, or empty; whoever sends them adds END at the end
 
 END = b"END\r\n"
-# Their replies wait for the disk, whatever they say: NOT_FOUND may tell of a removal that a power loss would undo.
-WRITING = frozenset((*memcache.STORAGE, b"delete", b"incr", b"decr", b"touch", b"gat", b"gats", b"flush_all"))
+# Their replies wait for the disk, whatever they say: NOT_FOUND may tell of a removal that a power loss would undo. So
+# does that of mn, which writes nothing: it ends a batch of quiet commands, and says that they all hold.
+_WRITING = frozenset((*memcache.STORAGE, b"delete", b"incr", b"decr", b"touch", b"gat", b"gats", b"flush_all",
+                      memcache.METASET, b"md", b"ma", b"mn"))  # fmt: skip
 
-_STORED = b"STORED\r\n"
-_NOT_STORED = b"NOT_STORED\r\n"
-_EXISTS = b"EXISTS\r\n"
 _NOT_FOUND = b"NOT_FOUND\r\n"
 _DELETED = b"DELETED\r\n"
 _TOUCHED = b"TOUCHED\r\n"
@@ -50,14 +51,11 @@ _BAD_FORMAT = memcache.BAD_FORMAT + b"\r\n"
 _BAD_DELETE = memcache.BAD_FORMAT + b".  Usage: delete <key> [noreply]\r\n"
 _BAD_EXPTIME = b"CLIENT_ERROR invalid exptime argument\r\n"
 _BAD_DELTA = b"CLIENT_ERROR invalid numeric delta argument\r\n"
-_NOT_A_NUMBER = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"
 
-_RELATIVE = 60 * 60 * 24 * 30  # seconds; a larger exptime is a date
-_PAST = 1  # a date that is over: what a negative exptime means
-_U64 = 2**64
-_SIGNED = re.compile(rb"[+-]?0*[0-9]{1,19}")
-# As strtoull reads, and memcached after it: blanks, a sign, digits, and then a blank, a NUL or the end.
-_UNSIGNED = re.compile(rb"[ \t-\r]*([+-]?)0*([0-9]{1,20})(?=[ \t-\r\0]|\Z)")
+
+def waits(request: Request) -> bool:
+    """Whether the reply is sent only when all that was written until then is as durable as was promised."""
+    return request.verb in _WRITING or (request.verb == b"mg" and gives_expiry(request))
 
 
 class Commands:
@@ -67,8 +65,10 @@ class Commands:
         self._store = store
         self._stats = stats
         self._count = stats.counters
+        self._changes = Changes(store, stats)
         self._table: dict[bytes, Callable[[Request], Reply]] = {
             b"get": lambda request: self._retrieve(request.args, self._get),
+            b"bget": lambda request: self._retrieve(request.args, self._get),  # memcached keeps it for old clients
             b"gets": lambda request: self._retrieve(request.args, self._gets),
             b"head": lambda request: self._retrieve(request.args, self._head),
             b"gat": lambda request: self._touch_and_retrieve(request, with_cas=False),
@@ -84,9 +84,13 @@ class Commands:
             b"decr": self._arithmetic,
             b"touch": self._touch,
             b"flush_all": self._flush_all,
+            **Meta(store, stats, self._changes).table,
+            b"scan": lambda request: scan(store, stats.counters, request.args),
+            b"lru_crawler": lambda request: lru_crawler(store, request.args),
             b"stats": self._statistics,
             b"version": lambda _: b"VERSION %b\r\n" % VERSION.encode(),
             b"verbosity": self._verbosity,
+            **_REFUSED,
         }
 
     def answer(self, request: Request) -> Reply:
@@ -155,35 +159,10 @@ class Commands:
         """set, add, replace, append, prepend, cas."""
         verb, key = request.verb, request.args[0]
         expiry = self._expiry(request.args[2])
-        if expiry is None or (verb == b"cas" and not 0 <= int(request.args[4]) < _U64):
+        if expiry is None or (verb == b"cas" and not 0 <= int(request.args[4]) < numbers.U64):
             return _BAD_FORMAT
-        self._count.cmd_set += 1
-        old = self._store.claim(key)
-        if verb == b"cas":
-            if old is None:
-                self._count.cas_misses += 1
-                return _NOT_FOUND
-            if old.cas != int(request.args[4]):
-                self._count.cas_badval += 1
-                return _EXISTS
-            self._count.cas_hits += 1
-        elif verb != b"set" and (old is None) != (verb == b"add"):
-            return _NOT_STORED
-        if verb in (b"append", b"prepend"):
-            return self._join(key, request.data, before=verb == b"prepend")
-        self._store.put(key, int(request.args[1]), expiry, request.data, old)
-        self._count.total_items += 1
-        return _STORED
-
-    def _join(self, key: bytes, data: bytes, *, before: bool) -> bytes:
-        """append and prepend to an item that is there: flags and expiry stay its own."""
-        old, item = self._store.claim(key), self._store.get(key)
-        if old is None or item is None or old.size + len(data) > self._stats.max_item_size:
-            return _NOT_STORED  # for what grows too large too, in memcached
-        joined = b"".join((data, item.data) if before else (item.data, data))
-        self._store.put(key, item.flags, item.expiry, joined, old)
-        self._count.total_items += 1
-        return _STORED
+        cas = int(request.args[4]) if verb == b"cas" else 0
+        return self._changes.keep(verb, key, int(request.args[1]), expiry, request.data, cas) + b"\r\n"
 
     def _arithmetic(self, request: Request) -> bytes:
         """incr, decr."""
@@ -192,30 +171,11 @@ class Commands:
         key = request.args[0]
         if len(key) > MAX_KEY:
             return _BAD_FORMAT
-        delta = _unsigned(request.args[1]) if len(request.args) > 1 else None
+        delta = numbers.unsigned(request.args[1]) if len(request.args) > 1 else None
         if delta is None:
             return _BAD_DELTA
-        up = request.verb == b"incr"
-        old, item = self._store.claim(key), self._store.get(key)
-        if old is None or item is None:
-            self._count_arithmetic(up, hit=False)
-            return _NOT_FOUND
-        number = _unsigned(item.data)
-        if number is None:
-            return _NOT_A_NUMBER
-        self._count_arithmetic(up, hit=True)
-        result = b"%d" % ((number + delta) % _U64 if up else max(number - delta, 0))
-        # A shorter number doesn't make the value shorter, it is padded: memcached changes it in place.
-        self._store.put(key, item.flags, item.expiry, result.ljust(old.size), old)
-        return result + b"\r\n"
-
-    def _count_arithmetic(self, up: bool, *, hit: bool) -> None:
-        if up:
-            self._count.incr_hits += hit
-            self._count.incr_misses += not hit
-        else:
-            self._count.decr_hits += hit
-            self._count.decr_misses += not hit
+        result = self._changes.count(key, delta, up=request.verb == b"incr")
+        return b"%d\r\n" % result if isinstance(result, int) else result + b"\r\n"
 
     # --- the rest that writes ---
 
@@ -228,14 +188,8 @@ class Commands:
         key = request.args[0]
         if len(key) > MAX_KEY:
             return _BAD_FORMAT
-        self._count.cmd_delete += 1
-        old = self._store.claim(key)
-        if old is None:
-            self._count.delete_misses += 1
-            return _NOT_FOUND
-        self._store.remove(key, old)
-        self._count.delete_hits += 1
-        return _DELETED
+        refused = self._changes.remove(key)
+        return _DELETED if refused is None else refused + b"\r\n"
 
     def _touch(self, request: Request) -> bytes:
         if not 2 <= len(request.args) + request.noreply <= 3:
@@ -271,45 +225,51 @@ class Commands:
         if request.args[0] == b"reset":
             self._stats.reset()
             return _RESET
-        return _ERROR
+        return self._stats.about(request.args[0])
 
     def _verbosity(self, request: Request) -> bytes:
         """Taken and without effect: the node's log is set up by its own options."""
         words = len(request.args) + request.noreply
         if not 1 <= words <= 2:
             return _ERROR
-        if request.args and (not request.args[0].isdigit() or _unsigned(request.args[0]) is None):
+        if request.args and (not request.args[0].isdigit() or numbers.unsigned(request.args[0]) is None):
             return _BAD_FORMAT
         return _OK
 
     def _expiry(self, exptime: bytes) -> int | None:
-        """The second at which an item with this ``exptime`` is over; 0 for never; None if it isn't a number.
+        return numbers.expiry(exptime, self._store.clock())
 
-        Up to 30 days it counts from now, rounded up: an item lives at least as long as it was asked to.
-        """
-        if not _SIGNED.fullmatch(exptime):
-            return None
-        seconds = int(exptime)
-        if not -(2**63) <= seconds < 2**63:
-            return None
-        if seconds == 0 or seconds > _RELATIVE:
-            return seconds
-        return _PAST if seconds < 0 else math.ceil(self._store.clock() + seconds)
+
+# --- what memcached has and the node has not: refused as by a memcached in which it is switched off ---
+
+
+def _cache_memlimit(request: Request) -> bytes:
+    if not 1 <= len(request.args) + request.noreply <= 2:
+        return _ERROR
+    megabytes = numbers.unsigned(request.args[0]) if request.args else None
+    if megabytes is None or megabytes >= numbers.U32:
+        return _ERROR
+    if megabytes < 8:
+        return b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n"
+    if megabytes > 1_000_000_000:
+        return b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n"
+    return b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n"
+
+
+def _slabs(request: Request) -> bytes:
+    reassign = len(request.args) == 3 and request.args[0] == b"reassign"
+    return b"CLIENT_ERROR slab reassignment disabled\r\n" if reassign else _ERROR
+
+
+_REFUSED: dict[bytes, Callable[[Request], bytes]] = {
+    b"cache_memlimit": _cache_memlimit,
+    b"slabs": _slabs,
+    b"shutdown": lambda _: b"ERROR: shutdown not enabled\r\n",
+    b"watch": lambda _: b"CLIENT_ERROR watch commands not allowed\r\n",
+    b"refresh_certs": lambda _: b"Error TLS not enabled\r\n",
+    # lru, extstore: ERROR, as any unknown word
+}
 
 
 def _value(key: bytes, item: Item, cas: int | None = None) -> bytes:
     return memcache.value(key, item.flags, item.data, cas)
-
-
-def _unsigned(text: bytes | memoryview) -> int | None:
-    """The number that ``text`` begins with, as memcached's safe_strtoull reads it; None if there is none."""
-    match = _UNSIGNED.match(text)
-    if match is None:
-        return None
-    number = int(match[2])
-    if number >= _U64:
-        return None
-    if match[1] != b"-":
-        return number
-    number = -number % _U64  # strtoull negates; memcached refuses what then has the highest bit
-    return number if number < 2**63 else None

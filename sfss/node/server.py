@@ -40,7 +40,8 @@ from typing import Literal, cast
 import sfss
 from sfss.errors import ConfigError, OutOfSpace
 from sfss.memcache import OUT_OF_SPACE, Refusal, Request, RequestParser
-from sfss.node.commands import END, WRITING, Commands, Reply
+from sfss.node.commands import END, Commands, Reply, waits
+from sfss.node.control import Control
 from sfss.node.stats import Counters, Stats
 from sfss.node.store import MAX_OPEN_FILES, MIB, Store
 
@@ -70,6 +71,7 @@ class NodeSettings:
     durability: Literal["fsync", "os"] = "fsync"
     max_item_size: int = 8 * MIB  # bytes of a value
     max_connections: int = 10_000
+    recover: bool = False  # go on with what is left of a directory that is damaged
     stop_with_parent: bool = False  # stop when standard input ends: a parent's pipe does, however hard the parent dies
 
 
@@ -130,7 +132,7 @@ class Server:
     async def start(self) -> None:
         """Open the data directory and listen. Raises ConfigError."""
         settings = self.settings
-        self.store = Store(settings.data)
+        self.store = Store(settings.data, recover=settings.recover)
         self.stats = Stats(
             self.store,
             Counters(),
@@ -141,13 +143,17 @@ class Server:
         )
         self.commands = Commands(self.store, self.stats)
         self.committer = Committer(self.store, self.stats, durable=settings.durability == "fsync")
+        self.control = Control(self.store, self.committer.run)
         try:
+            await self.control.start()
             self._listener = await self._listen()
         except BaseException:
+            await self.control.close()
             self.committer.close()
             self.store.close()
             raise
         self.port = self._listener.sockets[0].getsockname()[1]
+        self.stats.address = settings.host, self.port
         log.info(
             "sfss node %s: %s:%d, data in %s, durability %s, %d items",
             sfss.__version__,
@@ -183,6 +189,7 @@ class Server:
                 await asyncio.wait_for(self._emptied.wait(), STOP_BOUND)
         for connection in list(self.connections):
             connection.abort()
+        await self.control.close()
         try:
             await self.committer.run(self.store.close)  # behind a sync that runs
         except Exception:
@@ -433,14 +440,14 @@ class Connection(asyncio.BufferedProtocol):
         if last:
             self._rest = self._request = None
         # Pieces may leave as they come: a reply counts only with its end, and that waits for the disk.
-        ticket = self._server.committer.ticket(self) if last and request.verb in WRITING else 0
-        self._emit(reply, ticket)
+        ticket = self._server.committer.ticket(self) if last and waits(request) else 0
+        # Quiet (a meta command's q) is not noreply: if the disk fails, it is said in the place of what wasn't.
+        if reply or (ticket and not request.noreply):
+            self._emit(reply, ticket)
         if time.perf_counter() - began > SLOW:
             self._server.stats.counters.slow_cmd += 1
 
     def _emit(self, reply: bytes, ticket: int) -> None:
-        if not reply:
-            return
         if ticket or self._held:
             self._held.append((ticket, reply))
             self._held_bytes += len(reply) + HELD_REPLY

@@ -1,6 +1,9 @@
 """What a node counts, and how STATS tells it: memcached's names with memcached's meanings, and some of our own.
 
 Here are plain numbers and their report. Nothing here decides anything.
+
+``stats`` with a word tells more: ``settings items slabs sizes`` as memcached does, as far as a store that has neither
+slabs nor LRU can; ``rocksdb`` is ours. Like memcached, it takes no offence at words behind that.
 """
 
 from __future__ import annotations
@@ -10,12 +13,33 @@ import resource
 import struct
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import sfss
+from sfss import memcache
 from sfss.node.store import Store
+from sfss.scan import MAX_COUNT
 
-VERSION = f"{sfss.__version__}-sfss"  # a front knows our node by the end of it
+# Whose protocol, and then whose program. Clients go by the former: libmemcached takes what is below 1.6 for a server
+# that has fewer commands, and answers otherwise. A front knows our node by the end.
+VERSION = f"1.6.18+{sfss.__version__}-sfss"
+
+# One reply of any size: memcached can forbid it in these words. `lru_crawler metadump` has pieces.
+_NO_CACHEDUMP = b"CLIENT_ERROR stats cachedump not allowed\r\n"
+_ERROR = memcache.ERROR + b"\r\n"
+
+# RocksDB's properties that `stats rocksdb` tells, under their own names. None takes it more than microseconds.
+_ROCKSDB = (
+    "estimate-num-keys", "estimate-live-data-size", "total-sst-files-size", "live-sst-files-size",
+    "num-blob-files", "total-blob-file-size", "live-blob-file-size", "live-blob-file-garbage-size",
+    "cur-size-all-mem-tables", "size-all-mem-tables", "num-immutable-mem-table",
+    "mem-table-flush-pending", "num-running-flushes",
+    "compaction-pending", "num-running-compactions", "estimate-pending-compaction-bytes",
+    "is-write-stopped", "actual-delayed-write-rate", "background-errors", "num-snapshots",
+    "block-cache-capacity", "block-cache-usage", "block-cache-pinned-usage", "estimate-table-readers-mem",
+    *(f"num-files-at-level{level}" for level in range(7)),
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -30,6 +54,7 @@ class Counters:
     cmd_delete: int = 0
     cmd_touch: int = 0
     cmd_flush: int = 0
+    cmd_scan: int = 0
     get_hits: int = 0
     get_misses: int = 0
     delete_hits: int = 0
@@ -67,6 +92,7 @@ class Stats:
     max_connections: int
     curr_connections: int = 0
     started: float = 0.0  # on the monotonic clock
+    address: tuple[str, int] = ("", 0)  # where the node listens
 
     def reset(self) -> None:
         """What ``stats reset`` does: what counts events begins at nought, what tells a state stays."""
@@ -76,6 +102,68 @@ class Stats:
     def figures(self) -> list[tuple[str, object]]:
         """All names and figures, in the order in which they are told."""
         return [*self._process(), *self._state(), *self._events(), *self._disk()]
+
+    def about(self, topic: bytes) -> bytes:
+        """The reply to ``stats <topic>``."""
+        reports: dict[bytes, Callable[[], list[tuple[str, object]]]] = {
+            b"settings": self._settings,
+            b"items": self._items,
+            b"slabs": lambda: [("active_slabs", 0), ("total_malloced", 0)],  # as of a memcached that is empty
+            b"sizes": lambda: [("sizes_status", "disabled")],  # as memcached's are, unless it was told otherwise
+            b"rocksdb": self._rocksdb,
+        }
+        if topic not in reports:
+            return _NO_CACHEDUMP if topic == b"cachedump" else _ERROR
+        return memcache.stats(reports[topic]())
+
+    def _settings(self) -> list[tuple[str, object]]:
+        """What memcached has a name for, and holds here; then what only we have."""
+        host, port = self.address
+        return [
+            ("maxbytes", self._space()[1]),
+            ("maxconns", self.max_connections),
+            ("tcpport", port),
+            ("udpport", 0),
+            ("inter", host),
+            ("verbosity", 0),
+            ("oldest", 0),
+            ("evictions", "off"),
+            ("domain_socket", "NULL"),
+            ("shutdown_command", "no"),
+            ("num_threads", 1),
+            ("stat_key_prefix", ":"),
+            ("detail_enabled", "no"),
+            ("cas_enabled", "yes"),
+            ("binding_protocol", "ascii"),
+            ("auth_enabled_sasl", "no"),
+            ("auth_enabled_ascii", "no"),
+            ("item_size_max", self.max_item_size),
+            ("maxconns_fast", "yes"),  # one connection too many is told so, and doesn't wait
+            ("lru_crawler", "no"),
+            ("flush_enabled", "yes"),
+            ("dump_enabled", "yes"),
+            ("track_sizes", "no"),
+            ("idle_timeout", 0),
+            ("ssl_enabled", "no"),
+            ("durability", self.durability),
+            ("scan_max", MAX_COUNT),
+        ]
+
+    def _items(self) -> list[tuple[str, object]]:
+        """All items are of class 1; of an empty class memcached tells nothing."""
+        self.store.settle()
+        if not self.store.items:
+            return []
+        nought = ("evicted", "evicted_nonzero", "evicted_time", "outofmemory", "tailrepairs")
+        return [
+            ("items:1:number", self.store.items),
+            ("items:1:mem_requested", self.store.bytes),
+            *((f"items:1:{name}", 0) for name in nought),
+        ]
+
+    def _rocksdb(self) -> list[tuple[str, object]]:
+        figures = [(name.replace("-", "_"), self.store.engine(name)) for name in _ROCKSDB]
+        return [(name, figure) for name, figure in figures if figure is not None]
 
     def _process(self) -> list[tuple[str, object]]:
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -100,17 +188,22 @@ class Stats:
             ("evictions", 0),  # never: dashboards for memcached ask
             ("item_size_max", self.max_item_size),
             ("durability", self.durability),
+            ("scan_max", MAX_COUNT),  # items of one `scan`; who finds it here may ask for one
         ]
 
     def _events(self) -> list[tuple[str, object]]:
-        counted = [(field.name, getattr(self.counters, field.name)) for field in fields(self.counters)]
-        return [*counted, ("read_errors", self.store.read_errors), ("write_errors", self.store.write_errors)]
+        return [
+            *((field.name, getattr(self.counters, field.name)) for field in fields(self.counters)),
+            ("read_errors", self.store.read_errors),
+            ("write_errors", self.store.write_errors),
+            ("background_errors", self.store.engine("background-errors") or 0),  # of flushes and compactions
+        ]
 
     def _disk(self) -> list[tuple[str, object]]:
+        avail, total = self._space()
+        return [("avail_space", avail), ("total_space", total), ("limit_maxbytes", total)]
+
+    def _space(self) -> tuple[int, int]:
+        """Bytes of the file system: what is left for us, and all."""
         disk = os.statvfs(self.store.directory)
-        total = disk.f_blocks * disk.f_frsize
-        return [
-            ("avail_space", disk.f_bavail * disk.f_frsize),
-            ("total_space", total),
-            ("limit_maxbytes", total),
-        ]
+        return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize

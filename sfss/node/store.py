@@ -26,16 +26,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from rocksdict import (
+    AccessType,
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     DBCompressionType,
     DBRecoveryMode,
     Options,
@@ -46,6 +48,8 @@ from rocksdict import (
 
 from sfss import record
 from sfss.errors import ConfigError, OutOfSpace
+from sfss.node import opening
+from sfss.node.opening import Replay
 
 log = logging.getLogger("sfss.node")
 
@@ -64,9 +68,13 @@ MIN_BLOB = 1 * KIB  # a smaller body is cheaper to move along in the tree than t
 BLOB_FILE = 64 * MIB  # the unit in which overwritten and deleted bodies give their space back
 BLOB_GC_AGE = 0.5  # compaction moves the living out of the older half of the blob files ...
 BLOB_GC_FORCE = 0.5  # ... and is started for it when half of what they hold is dead
+# Deleted keys lie in the way of a walk, and take room, until a compaction drops them. So a table is compacted at once
+# when of so many neighbours so many are deletions, or that share of all.
+DELETED_WINDOW, DELETED_TRIGGER, DELETED_RATIO = 1000, 500, 0.5
 BLOOM_BITS = 10  # a key: 1 % of look-ups of absent keys reach a data block
 INFO_LOG, INFO_LOGS = 4 * MIB, 4  # RocksDB's own LOG: size of a file, and how many are kept
 
+HEADS = 256 * KIB  # of heads that one step of a walk may hold at a time
 CAS_LEASE = 120 * 1_000_000  # item versions (microseconds) that are reserved on disk ahead of their use
 
 _HEAD, _BODY = b"h", b"d"
@@ -106,20 +114,25 @@ class Store:
     Where it fails a write, nothing has changed for later reads, and OutOfSpace or its exception comes through.
     """
 
-    def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
-        """Open ``directory``, made if it isn't there. Raises ConfigError."""
+    def __init__(self, directory: Path, clock: Callable[[], float] = time.time, *, recover: bool = False) -> None:
+        """Open ``directory``, made if it isn't there. Raises ConfigError; ``recover`` as ``opening`` has it."""
         self.directory = directory
         self.clock = clock
         self.read_errors = 0
         self.write_errors = 0
         self.unsynced = False  # whether something was written since the last sync began
         self._suspect = False  # whether the write-ahead log may have lost what a failed sync was to make durable
-        self._db = _open(directory)
-        try:
+        with contextlib.ExitStack() as undo, _saying_why(directory):
+            _make(directory)
+            self._lock = opening.Lock(directory)
+            undo.callback(self._lock.release)
+            self._db = opening.open_checked(directory, partial(_open_in, directory), recover=recover)
+            undo.callback(self._db.close)
             self._load()
-        except BaseException:
-            self._db.close()
-            raise
+            if recover:
+                self._recount()
+            self._mark = opening.Mark(directory)
+            undo.pop_all()
 
     def _load(self) -> None:
         if self._db.get(_FORMAT) is None and self._is_empty():
@@ -134,6 +147,18 @@ class Store:
         self._cas_bound = max(self._last_cas, int(self.clock() * 1e6)) + CAS_LEASE
         self._db.put(_CAS, _NUMBER.pack(self._cas_bound))
         self._db.flush_wal(True)
+
+    def _recount(self) -> None:
+        """Count the items, and what they come to, from their heads: changes are missing, and so are their totals."""
+        items = size = 0
+        iterator = self._db.iter()
+        iterator.seek(_HEAD)
+        while iterator.valid() and iterator.key() < _HEADS_END:
+            items += 1
+            size += _HEAD_FIELDS.unpack_from(iterator.value())[4]
+            iterator.next()
+        iterator.status()  # raises what ended it early
+        self._write(WriteBatch(raw_mode=True), items, size)
 
     def _is_empty(self) -> bool:
         iterator = self._db.iter()
@@ -171,6 +196,34 @@ class Store:
             self.remove(key, head)
         return None
 
+    def heads(self, start: bytes, end: bytes, count: int) -> list[tuple[bytes, Head]]:
+        """Keys and heads from ``start`` on, below ``end`` (empty: to the last), in key order; no body is read.
+
+        At most ``count``, and fewer where headers are long (HEADS); there are none left only if the answer is empty.
+        What has expired and was not removed yet is among them. Nothing stays open: go on behind the last key.
+        """
+        if self._flush_at and self._all_gone():
+            return []
+        reading = ReadOptions()
+        reading.set_verify_checksums(True)
+        reading.fill_cache(False)  # type: ignore[call-arg]  # the stub forgets it; a walk must not empty the cache
+        reading.set_iterate_upper_bound(_HEAD + end if end else _HEADS_END)
+        found: list[tuple[bytes, Head]] = []
+        size = 0
+        try:
+            iterator = self._db.iter(reading)
+            iterator.seek(_HEAD + start)
+            while iterator.valid() and len(found) < count and size < HEADS:
+                entry = iterator.value()
+                found.append((iterator.key()[len(_HEAD) :], _head(entry)))
+                size += len(entry)
+                iterator.next()
+            iterator.status()  # an iterator that fails looks like one that has come to the end
+        except Exception:
+            self.read_errors += 1
+            raise
+        return found
+
     def claim(self, key: bytes) -> Head | None:
         """``head`` for a writer, whose ``put`` or ``remove`` needs it: what has expired is removed, or this fails."""
         self.settle()
@@ -197,6 +250,10 @@ class Store:
 
     def _expired(self, expiry: int) -> bool:
         return expiry != 0 and expiry <= self.clock()
+
+    def engine(self, name: str) -> str | None:
+        """A figure of RocksDB's: its property ``rocksdb.<name>``; None if it has none."""
+        return self._db.property_value(f"rocksdb.{name}")
 
     # --- writing ---
 
@@ -299,6 +356,7 @@ class Store:
         out as tables, fsynced on their own, before it trusts a log again; until it succeeds, each sync fails. What a
         failed sync covered was not acknowledged; readers see it, and a crash may or may not undo it, each change whole.
         """
+        reached = self._db.latest_sequence_number()
         try:
             if self._suspect:
                 self._db.flush(True)
@@ -309,36 +367,147 @@ class Store:
                 raise OutOfSpace("out of space storing object") from error
             raise
         self._suspect = False
+        self._mark.advance(reached)
+
+    def checkpoint(self, path: Path) -> None:
+        """Make, at a ``path`` on this file system that isn't there, the directory as it is now. Runs where syncs run.
+
+        Tables and blob files are links: it takes the time of writing out what is in memory, and no space at first.
+        """
+        reached = self._db.latest_sequence_number()
+        self._db.flush(True)  # which lets the loop go on; the rest doesn't, and then has little to write
+        Checkpoint(self._db).create_checkpoint(str(path))
+        (path / opening.MARK_FILE).write_bytes(opening.mark(reached))
 
     def close(self) -> None:
         """Write everything out, so that the next open has nothing to replay, and let go of the directory."""
-        try:
+        with contextlib.ExitStack() as after:
+            after.callback(self._lock.release)
+            after.callback(self._mark.close)
+            after.callback(self._db.close)
             self._db.put(_CAS, _NUMBER.pack(self._last_cas))  # the rest of the lease was not used
+            reached = self._db.latest_sequence_number()
             self._db.flush(True)
-        finally:
-            self._db.close()
+            self._mark.advance(reached, now=True)
 
 
 def _parse_head(entry: bytes | None) -> Head | None:
-    if entry is None:
-        return None
+    return None if entry is None else _head(entry)
+
+
+def _head(entry: bytes) -> Head:
     flags, expiry, cas, written, size = _HEAD_FIELDS.unpack_from(entry)
     return Head(flags, expiry, cas, written, size, entry[_HEAD_FIELDS.size :])
+
+
+# --- looking ---
+
+
+class Cursor:
+    """A walk over all heads or all bodies in key order, past what can't be read. ``seek`` and ``next`` may raise."""
+
+    def __init__(self, db: Rdict, prefix: bytes) -> None:
+        reading = ReadOptions()
+        reading.set_verify_checksums(True)
+        reading.fill_cache(False)  # type: ignore[call-arg]  # the stub forgets it
+        self._iterator = db.iter(reading)
+        self._prefix = prefix
+        self.key: bytes | None = None  # where it is; None behind the last
+        self.entry = b""
+
+    def seek(self, key: bytes) -> None:
+        """Go to the first entry from ``key`` on."""
+        self.key = None
+        self._iterator.seek(self._prefix + key)
+        self._take()
+
+    def next(self) -> None:
+        self._iterator.next()
+        self._take()
+
+    def _take(self) -> None:
+        self.key = None
+        if not self._iterator.valid():
+            self._iterator.status()  # raises what ended it early
+            return
+        key = self._iterator.key()
+        if key.startswith(self._prefix):
+            self.key, self.entry = key[len(self._prefix) :], self._iterator.value()
+
+
+class Look:
+    """A data directory opened to be read and not changed, by whoever verifies it. Raises ConfigError."""
+
+    def __init__(self, directory: Path) -> None:
+        with contextlib.ExitStack() as undo, _saying_why(directory):
+            if not (directory / "CURRENT").exists():
+                raise ConfigError(f"{directory} is not a data directory, or damaged: it has no file CURRENT")
+            self._lock = opening.Lock(directory)
+            undo.callback(self._lock.release)
+            self.missing = opening.look(directory, partial(_open_in, directory))  # in words; None if nothing is
+            self._db = _open_in(directory, Replay.LOOK)
+            undo.callback(self._db.close)
+            layout = self._db.get(_FORMAT)
+            if layout != LAYOUT:
+                raise ConfigError(_why_not_this_layout(directory, layout))
+            self.items, self.bytes = _TOTALS_FIELDS.unpack(self._db.get(_TOTALS) or bytes(_TOTALS_FIELDS.size))
+            undo.pop_all()
+
+    def heads(self) -> Cursor:
+        return Cursor(self._db, _HEAD)
+
+    def bodies(self) -> Cursor:
+        return Cursor(self._db, _BODY)
+
+    def close(self) -> None:
+        self._db.close()
+        self._lock.release()
+
+
+def parse(head: bytes, body: bytes) -> tuple[Head, Item]:
+    """What the two entries of an item say. Raises ValueError if one is too short."""
+    try:
+        flags, expiry, cas = _BODY_FIELDS.unpack_from(body)
+        return _head(head), Item(flags, expiry, cas, memoryview(body)[_BODY_FIELDS.size :])
+    except struct.error:
+        raise ValueError("an entry is shorter than its fields") from None
 
 
 # --- opening ---
 
 
-def _open(directory: Path) -> Rdict:
+@contextlib.contextmanager
+def _saying_why(directory: Path) -> Iterator[None]:
     try:
-        _make(directory)
-        db = Rdict(str(directory), _options())
+        yield
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError(_why_not_open(directory, error)) from error
+
+
+def _open_in(directory: Path, replay: Replay) -> Rdict:
+    options = _options()
+    options.set_wal_recovery_mode(_REPLAY[replay]())
+    if replay in (Replay.LOOK, Replay.LOOK_WHOLE):
+        db = Rdict(str(directory), options, access_type=AccessType.read_only(error_if_log_file_exist=False))
+    else:
+        db = Rdict(str(directory), options)
     reading = ReadOptions()
     reading.set_verify_checksums(True)
     db.set_read_options(reading)
     return db
+
+
+# A torn tail is what every power loss leaves. It ends the log: what lies behind was never covered by a sync, which
+# ``opening`` has made sure of, or else the order of writes, and with it the totals, would break.
+# tolerate_corrupted_tail_records lets garbage in only where the file ends, and a disk's cache leaves it elsewhere too.
+_REPLAY = {
+    Replay.LOOK_WHOLE: DBRecoveryMode.absolute_consistency,
+    Replay.LOOK: DBRecoveryMode.point_in_time,
+    Replay.TO_THE_TEAR: DBRecoveryMode.point_in_time,
+    Replay.ALL_THAT_HOLDS: DBRecoveryMode.skip_any_corrupted_record,
+}
 
 
 def _make(directory: Path) -> None:
@@ -348,22 +517,13 @@ def _make(directory: Path) -> None:
     if not directory.parent.is_dir():
         _make(directory.parent)
     directory.mkdir(exist_ok=True)
-    descriptor = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    opening.sync_directory(directory.parent)
 
 
 def _options() -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_paranoid_checks(True)
-    # Play the log back to the first record that is torn or doesn't pass its checksum, and no further: what lies behind
-    # was never covered by a sync, or else the order of writes, and with it the totals, would break. A torn tail is what
-    # every power loss leaves, so absolute_consistency would refuse to start after each; tolerate_corrupted_tail_records
-    # lets garbage in only where the file ends, and a disk's cache leaves it elsewhere too.
-    options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
     options.set_block_based_table_factory(_tables())
     options.set_compression_type(DBCompressionType.none())
     options.set_write_buffer_size(WRITE_BUFFER)
@@ -374,6 +534,7 @@ def _options() -> Options:
     options.set_avoid_unnecessary_blocking_io(True)  # dead files are deleted in the background, not by a client's write
     options.set_keep_log_file_num(INFO_LOGS)
     options.set_max_log_file_size(INFO_LOG)
+    options.add_compact_on_deletion_collector_factory(DELETED_WINDOW, DELETED_TRIGGER, DELETED_RATIO)
     options.set_enable_blob_files(True)
     options.set_min_blob_size(MIN_BLOB)
     options.set_blob_file_size(BLOB_FILE)
@@ -398,10 +559,15 @@ def _why_not_open(directory: Path, error: Exception) -> str:
     what = str(error)
     if isinstance(error, FileExistsError | NotADirectoryError) or directory.is_file():
         return f"the data directory {directory} is not a directory: name another one with --data"
-    if "lock" in what.lower():
-        return f"the data directory {directory} is in use by another process: stop that one or name another directory"
+    if "lock file" in what or "lock hold by current process" in what:  # not "block checksum mismatch"
+        return opening.in_use(directory)
     if isinstance(error, PermissionError) or "Permission denied" in what:
         return f"the data directory {directory} can't be written: let the user who runs the node own it ({what})"
+    if what.startswith(("Corruption", "IO error: No such file")):
+        return (
+            f"the data directory {directory} is damaged and can't be opened: {what}. Restore it from a backup or from"
+            " the other copies"
+        )
     return f"the data directory {directory} can't be opened: {what}"
 
 

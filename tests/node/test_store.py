@@ -405,4 +405,7 @@ def test_a_store_closed_in_good_order_has_nothing_to_replay(store: Store, tmp_pa
     reopened = Store(store.directory)
     assert value(reopened, b"a") == b"x" * 5000
     reopened.close()
-    store._db = Tampered(None, put=lambda *_: None, flush=lambda *_: None, close=lambda: None)  # type: ignore[assignment]
+    nothing = dict.fromkeys(
+        ("put", "flush", "close", "latest_sequence_number", "advance", "release"), lambda *_, **__: None
+    )
+    store._db = store._mark = store._lock = Tampered(None, **nothing)  # type: ignore[assignment]

@@ -1,0 +1,27 @@
+"""Both ends of a comparison: a real memcached, and a node that has its limits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from sfss.node.server import Server
+from sfss.node.store import MIB
+from tests.node.support import STEADY, running
+from tests.servers import memcached
+
+
+@pytest.fixture(scope="module")
+def real() -> Iterator[int]:
+    """The port of a memcached."""
+    with memcached(*STEADY) as port:
+        yield port
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Server]:
+    """A node with memcached's own limit of a value."""
+    async with running(tmp_path / "data", durability="os", max_item_size=MIB) as server:
+        yield server
