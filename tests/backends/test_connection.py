@@ -215,11 +215,14 @@ async def test_a_silent_node_costs_one_time_out_however_many_calls_there_are() -
 
 async def test_a_slow_but_steady_node_fails_only_what_is_late_and_later_answers_reach_their_calls() -> None:
     slow = 4 * TIMEOUT
+    nearly_done = asyncio.Event()
 
     async def dribbles(peer: Peer) -> None:
         first = await peer.request()
         reply = reply_to(first.args[0])
         for part in range(16):
+            if part == 14:
+                nearly_done.set()
             peer.send(reply[part * len(reply) // 16 : (part + 1) * len(reply) // 16])
             await asyncio.sleep(slow / 16)
         await answers(peer)
@@ -229,7 +232,7 @@ async def test_a_slow_but_steady_node_fails_only_what_is_late_and_later_answers_
         for outcome in await asyncio.gather(*(ends(call, TIMEOUT + LITTLE) for call in late)):
             assert isinstance(outcome, NodeTimeout)
         assert connection.why is None
-        await asyncio.sleep(slow - 1.5 * TIMEOUT)
+        await nearly_done.wait()
         timely = [get(connection, b"timely-%d" % number) for number in range(20)]
         assert await asyncio.gather(*timely) == [content(b"timely-%d" % number) for number in range(20)]
         assert places_free(connection)
