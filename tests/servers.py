@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -74,6 +75,16 @@ def process(command: list[str], **options: Any) -> Iterator[subprocess.Popen[byt
                 child.wait(20)
             except subprocess.TimeoutExpired:
                 child.kill()
+
+
+def stop_in_its_tracks(child: subprocess.Popen[bytes]) -> None:
+    """SIGSTOP, and wait until it has taken hold of every thread: until then one of them may still answer."""
+    child.send_signal(signal.SIGSTOP)
+
+    def state(thread: Path) -> str:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0]
+
+    wait_for(lambda: all(state(thread) == "T" for thread in Path(f"/proc/{child.pid}/task").iterdir()), what="a stop")
 
 
 @contextlib.contextmanager

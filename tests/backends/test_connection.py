@@ -24,7 +24,7 @@ from sfss.config import Address
 from sfss.errors import NodeAway, NodeBroken, NodeError, NodeTimeout
 from sfss.memcache import END, STORED, Reply, retrieval, storage, value
 from tests.backends.faulty import Peer, Script, faulty
-from tests.servers import HOST, free_port, memcached, process
+from tests.servers import HOST, free_port, memcached, process, stop_in_its_tracks
 
 TIMEOUT = 0.2  # seconds; of the calls under test
 LITTLE = 0.15  # seconds that a call may end after its deadline on a busy machine
@@ -673,7 +673,7 @@ async def test_a_stopped_memcached_is_left_after_one_time_out_and_works_again_wh
         async with client_of(port) as client:
             await back(client, within=3)
             await client.set(b"/k", b"before")
-            server.send_signal(signal.SIGSTOP)
+            stop_in_its_tracks(server)
             try:
                 calls = [ends(client.get(b"/k"), TIMEOUT + LITTLE) for _ in range(200)]
                 assert {type(outcome) for outcome in await asyncio.gather(*calls)} == {NodeTimeout}

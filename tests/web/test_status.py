@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 import socket
@@ -10,7 +9,7 @@ import time
 from pathlib import Path
 
 from tests.conftest import Client, Nodes, StartFront
-from tests.servers import HOST, free_port, sfss_node
+from tests.servers import HOST, free_port, sfss_node, stop_in_its_tracks
 
 
 async def test_status_gives_every_node_s_figures_as_strings(front: Client, nodes: Nodes) -> None:
@@ -78,11 +77,13 @@ async def test_a_node_that_hangs_costs_no_more_than_its_deadline(start_front: St
 async def test_status_is_right_again_after_a_node_hung(start_front: StartFront, tmp_path: Path) -> None:
     with sfss_node(tmp_path / "node") as (port, process):
         front = await start_front([f"{HOST}:{port}"], storage={"timeout": 0.3})
-        process.send_signal(signal.SIGSTOP)
+        stop_in_its_tracks(process)
         assert (await front.get("/status")).status == 504
         process.send_signal(signal.SIGCONT)
-        await asyncio.sleep(0.1)
-        status = await (await front.get("/status")).json()
+        deadline = time.monotonic() + 3
+        while (answer := await front.get("/status")).status == 504:
+            assert time.monotonic() < deadline
+        status = await answer.json()
         assert status[f"{HOST}:{port}"]["pid"] == str(process.pid)
 
 
