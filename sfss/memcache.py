@@ -15,7 +15,7 @@ from typing import NamedTuple, cast
 
 from sfss.errors import ProtocolError
 
-MAX_KEY = 250  # bytes
+MAX_KEY = 250  # bytes; Beansdb's limit too
 DEFAULT_MAX_VALUE = 1024 * 1024  # bytes; memcached's -I
 MAX_LINE = 2048  # bytes of a request that names one key, or of a reply: memcached's own limit
 MAX_KEYS_LINE = 64 * 1024  # bytes of a request that may name many keys

@@ -23,9 +23,9 @@ import hashlib
 import re
 
 from sfss.errors import BadPath
+from sfss.memcache import MAX_KEY as MAX_KEY
 
 MAX_PATH = 1024  # bytes of UTF-8
-MAX_KEY = 250  # bytes; memcached's own limit, and Beansdb's
 
 # Unicode's category Cc. They can't be seen, and some end a line in a protocol or a log.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from sfss.config import Address, Settings
-from sfss.errors import ConfigError, NodeError
+from sfss.errors import ConfigError
 from sfss.record import MAX_OVERHEAD
 
 log = logging.getLogger("sfss.supervisor")
@@ -175,6 +175,6 @@ async def _pid_at(address: Address) -> int | None:
                         return int(line.split()[2])
             finally:
                 writer.close()
-    except (OSError, TimeoutError, ValueError, NodeError):
+    except (OSError, TimeoutError, ValueError):
         pass
     return None

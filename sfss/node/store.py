@@ -204,9 +204,7 @@ class Store:
         """
         if self._flush_at and self._all_gone():
             return []
-        reading = ReadOptions()
-        reading.set_verify_checksums(True)
-        reading.fill_cache(False)  # type: ignore[call-arg]  # the stub forgets it; a walk must not empty the cache
+        reading = _walking()
         reading.set_iterate_upper_bound(_HEAD + end if end else _HEADS_END)
         found: list[tuple[bytes, Head]] = []
         size = 0
@@ -403,14 +401,19 @@ def _head(entry: bytes) -> Head:
 # --- looking ---
 
 
+def _walking() -> ReadOptions:
+    """How a walk reads: checked, and without emptying the cache of what clients ask for."""
+    reading = ReadOptions()
+    reading.set_verify_checksums(True)
+    reading.fill_cache(False)  # type: ignore[call-arg]  # the stub forgets it
+    return reading
+
+
 class Cursor:
     """A walk over all heads or all bodies in key order, past what can't be read. ``seek`` and ``next`` may raise."""
 
     def __init__(self, db: Rdict, prefix: bytes) -> None:
-        reading = ReadOptions()
-        reading.set_verify_checksums(True)
-        reading.fill_cache(False)  # type: ignore[call-arg]  # the stub forgets it
-        self._iterator = db.iter(reading)
+        self._iterator = db.iter(_walking())
         self._prefix = prefix
         self.key: bytes | None = None  # where it is; None behind the last
         self.entry = b""

@@ -28,7 +28,6 @@ log = logging.getLogger("sfss.web")
 
 _CUT_OFF = 0.1  # seconds for requests that are cut off to end; for aiohttp, 0 would be for ever
 
-FILES = web.AppKey("FILES", Files)
 IN_FLIGHT = web.AppKey("IN_FLIGHT", InFlight)
 
 # Seconds that a connection may wait for its next request, or for the rest of a request's head. Longer than proxies keep
@@ -79,7 +78,6 @@ def create_app(settings: Settings) -> web.Application:
     app = web.Application(
         middlewares=[in_flight.middleware, status.counting, problems.middleware(settings.storage.retry_after)]
     )
-    app[FILES] = files
     app[IN_FLIGHT] = in_flight
     _add_routes(app, FileHandlers(files, body_timeout=settings.limits.body_timeout), status)
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 from aiohttp import ClientPayloadError, HttpVersion11, web
-from aiohttp.web_protocol import RequestPayloadError
 
 from sfss.errors import BadBody, BadRequest, BodyTimeout
 from sfss.web import content_types
@@ -63,7 +62,7 @@ async def _chunks(request: web.Request, timeout: float) -> AsyncIterator[bytes]:
                 chunk = await request.content.readany()
         except TimeoutError:
             raise BodyTimeout(f"no more of the body came for {timeout:g} s: send it again") from None
-        except (ConnectionError, ClientPayloadError, RequestPayloadError, web.RequestPayloadError) as error:
+        except (ConnectionError, ClientPayloadError, web.RequestPayloadError) as error:
             raise BadBody(f"the body broke off: {error or 'the connection ended'}") from None
         if not chunk:
             return
