@@ -84,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
                       " only if the machine stops (default: %(default)s)")  # fmt: skip
     node.add_argument("--max-item-size", default="8MiB", metavar="SIZE", help="largest value (default: %(default)s)")
     node.add_argument("--max-connections", type=int, default=10_000, metavar="N", help="(default: %(default)s)")
+    node.add_argument("--cache", default="96MiB", metavar="SIZE",
+                      help="memory for what is read often; a node needs some 150 MiB beside it (default: %(default)s)"
+                      )  # fmt: skip
     node.add_argument("--stop-with-parent", action="store_true", help="stop when standard input ends")
     node.add_argument("--recover", action="store_true",
                       help="start on a damaged directory with what is left of it; what that means is in"
@@ -205,10 +208,6 @@ def _say_where(settings: Settings, sock: socket.socket) -> None:
 def _node(options: argparse.Namespace) -> int:
     from sfss.node.server import NodeSettings, serve
 
-    try:
-        max_item_size = config.parse_size(options.max_item_size)
-    except ValueError as error:
-        raise ConfigError(f"--max-item-size: {error}") from None
     if not 0 <= options.port <= 65535:
         raise ConfigError(f"--port: {options.port} is no port, they go to 65535")
     settings = NodeSettings(
@@ -216,13 +215,21 @@ def _node(options: argparse.Namespace) -> int:
         port=options.port,
         data=maintenance.data_of(options),
         durability=options.durability,
-        max_item_size=max_item_size,
+        max_item_size=_size(options.max_item_size, "--max-item-size"),
         max_connections=options.max_connections,
+        cache=_size(options.cache, "--cache"),
         recover=options.recover,
         stop_with_parent=options.stop_with_parent,
     )
     asyncio.run(serve(settings))
     return 0
+
+
+def _size(text: str, option: str) -> int:
+    try:
+        return config.parse_size(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from None
 
 
 def _check(options: argparse.Namespace) -> int:

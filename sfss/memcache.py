@@ -226,8 +226,13 @@ class RequestParser:
         self._max_value = max_value
         self._buffer = bytearray()
         self._pending: Request | None = None  # a storage command whose block is to come ...
-        self._size = 0  # ... and that block's size
+        self.size = 0  # ... and that block's size
         self._swallow = 0  # bytes to come that belong to a refused request
+
+    @property
+    def lacks(self) -> int:
+        """Bytes to come of the block that has begun; 0 if none has."""
+        return max(self.size + 2 - len(self._buffer), 0) if self._pending else 0
 
     def feed(self, data: bytes) -> list[Request | Refusal]:
         """The requests that ``data`` completes, in order. After a fatal Refusal the parser is of no more use."""
@@ -297,7 +302,7 @@ class RequestParser:
             events.append(Refusal(VALUE_TOO_LARGE, noreply))
             self._swallow = size + 2
         else:
-            self._pending, self._size = Request(words[0], args, b"", noreply), size
+            self._pending, self.size = Request(words[0], args, b"", noreply), size
 
     def _begin_metaset(self, words: list[bytes], events: list[Request | Refusal]) -> None:
         """The same for ``ms <key> <size> <flags>*``: its errors are always said. Of flags nothing is known here."""
@@ -308,11 +313,11 @@ class RequestParser:
             events.append(Refusal(BAD_FORMAT if len(words[1]) > MAX_KEY else VALUE_TOO_LARGE))
             self._swallow = size + 2
         else:
-            self._pending, self._size = Request(METASET, words[1:], b"", False), size
+            self._pending, self.size = Request(METASET, words[1:], b"", False), size
 
     def _take_block(self, position: int, events: list[Request | Refusal]) -> int:
         assert self._pending is not None
-        end = position + self._size
+        end = position + self.size
         if len(self._buffer) < end + 2:
             return position
         if self._buffer[end : end + 2] == b"\r\n":

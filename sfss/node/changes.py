@@ -7,9 +7,10 @@ counters that memcached moves are moved here.
 from __future__ import annotations
 
 from sfss.memcache import EXISTS, NOT_FOUND, NOT_STORED, STORED
+from sfss.node.entries import Head
 from sfss.node.numbers import U64, unsigned
 from sfss.node.stats import Stats
-from sfss.node.store import Head, Store
+from sfss.node.store import Store
 
 NOT_A_NUMBER = b"CLIENT_ERROR cannot increment or decrement non-numeric value"
 

@@ -22,24 +22,27 @@ It never reads a body, whatever the size of the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from sfss import memcache
 from sfss.memcache import MAX_KEY, Request
 from sfss.node import numbers
 from sfss.node.changes import Changes
-from sfss.node.meta import Meta, gives_expiry
+from sfss.node.entries import BODY, HEAD, Item
+from sfss.node.meta import Meta, gives_expiry, key_of
 from sfss.node.scan import lru_crawler, scan
 from sfss.node.stats import VERSION, Stats
-from sfss.node.store import Item, Store
-
-Reply = bytes | Iterator[bytes]  # an iterator's pieces are VALUEs, or empty; whoever sends them adds END at the end
+from sfss.node.store import Store
 
 END = b"END\r\n"
 # Their replies wait for the disk, whatever they say: NOT_FOUND may tell of a removal that a power loss would undo. So
 # does that of mn, which writes nothing: it ends a batch of quiet commands, and says that they all hold.
 _WRITING = frozenset((*memcache.STORAGE, b"delete", b"incr", b"decr", b"touch", b"gat", b"gats", b"flush_all",
                       memcache.METASET, b"md", b"ma", b"mn"))  # fmt: skip
+
+_TOUCHING = frozenset((b"gat", b"gats"))
+_MANY = frozenset((b"get", b"gets", b"bget", b"head", *_TOUCHING))  # commands of many keys
+_META = frozenset((b"mg", memcache.METASET, b"md", b"ma", b"me"))  # commands whose key may be in base64
 
 _NOT_FOUND = b"NOT_FOUND\r\n"
 _DELETED = b"DELETED\r\n"
@@ -51,6 +54,46 @@ _BAD_FORMAT = memcache.BAD_FORMAT + b"\r\n"
 _BAD_DELETE = memcache.BAD_FORMAT + b".  Usage: delete <key> [noreply]\r\n"
 _BAD_EXPTIME = b"CLIENT_ERROR invalid exptime argument\r\n"
 _BAD_DELTA = b"CLIENT_ERROR invalid numeric delta argument\r\n"
+
+# What a command reads: heads, bodies. Those of the meta commands depend on their flags: all that they may read.
+_READING = {
+    **dict.fromkeys((b"get", b"gets", b"bget"), (BODY,)),
+    **dict.fromkeys((b"head", b"set", b"add", b"replace", b"cas", b"delete", b"md", b"me"), (HEAD,)),
+    **dict.fromkeys(
+        (b"gat", b"gats", b"append", b"prepend", b"incr", b"decr", b"touch", b"mg", memcache.METASET, b"ma"),
+        (HEAD, BODY),
+    ),
+}
+
+
+class Pieces:
+    """A reply that comes in pieces, which are VALUEs or empty; whoever sends them adds END at the end."""
+
+    def __init__(self, pieces: Iterator[bytes], keys: Sequence[bytes] = (), reads: Sequence[bytes] = ()) -> None:
+        """The pieces are made one by one; piece by piece they read, of these ``keys``, what ``reads`` says."""
+        self._pieces = pieces
+        self._keys = keys
+        self._reads = reads
+        self._made = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        self._made += 1
+        return next(self._pieces)
+
+    def needs(self, count: int) -> list[bytes]:
+        """The entries that the next so many pieces will read."""
+        return [kind + key for key in self._keys[self._made : self._made + count] for kind in self._reads]
+
+
+Reply = bytes | Pieces
+
+
+def changes(request: Request) -> bool:
+    """Whether the request may change something, and so has to wait while there is no room for changes."""
+    return request.verb in _WRITING and request.verb != b"mn"
 
 
 def waits(request: Request) -> bool:
@@ -67,10 +110,12 @@ class Commands:
         self._count = stats.counters
         self._changes = Changes(store, stats)
         self._table: dict[bytes, Callable[[Request], Reply]] = {
-            b"get": lambda request: self._retrieve(request.args, self._get),
-            b"bget": lambda request: self._retrieve(request.args, self._get),  # memcached keeps it for old clients
-            b"gets": lambda request: self._retrieve(request.args, self._gets),
-            b"head": lambda request: self._retrieve(request.args, self._head),
+            b"get": lambda request: self._retrieve(request.verb, request.args, self._get),
+            b"bget": lambda request: self._retrieve(
+                request.verb, request.args, self._get
+            ),  # memcached keeps it for old clients
+            b"gets": lambda request: self._retrieve(request.verb, request.args, self._gets),
+            b"head": lambda request: self._retrieve(request.verb, request.args, self._head),
             b"gat": lambda request: self._touch_and_retrieve(request, with_cas=False),
             b"gats": lambda request: self._touch_and_retrieve(request, with_cas=True),
             b"set": self._storage,
@@ -85,8 +130,8 @@ class Commands:
             b"touch": self._touch,
             b"flush_all": self._flush_all,
             **Meta(store, stats, self._changes).table,
-            b"scan": lambda request: scan(store, stats.counters, request.args),
-            b"lru_crawler": lambda request: lru_crawler(store, request.args),
+            b"scan": lambda request: _pieces(scan(store, stats.counters, request.args)),
+            b"lru_crawler": lambda request: _pieces(lru_crawler(store, request.args)),
             b"stats": self._statistics,
             b"version": lambda _: b"VERSION %b\r\n" % VERSION.encode(),
             b"verbosity": self._verbosity,
@@ -102,16 +147,27 @@ class Commands:
         reply = command(request) if command else _ERROR
         return b"" if request.noreply and reply is not _ERROR else reply
 
+    def needs(self, request: Request) -> Sequence[bytes]:
+        """The entries that the request will read; of many keys none yet, see ``Pieces``."""
+        reads = _READING.get(request.verb)
+        if reads is None or not request.args:
+            return ()
+        if request.verb in _MANY:
+            keys = request.args[1:] if request.verb in _TOUCHING else request.args
+            return [kind + keys[0] for kind in reads] if len(keys) == 1 else ()
+        key = key_of(request) if request.verb in _META else request.args[0]
+        return [kind + key for kind in reads]
+
     # --- retrieval ---
 
-    def _retrieve(self, keys: list[bytes], fetch: Callable[[bytes], bytes]) -> Reply:
+    def _retrieve(self, verb: bytes, keys: list[bytes], fetch: Callable[[bytes], bytes]) -> Reply:
         if not keys:
             return _ERROR
         if max(map(len, keys)) > MAX_KEY:
             return _BAD_FORMAT
         if len(keys) == 1:
             return fetch(keys[0]) + END
-        return map(fetch, keys)  # not all at once: together they may be of any size
+        return Pieces(map(fetch, keys), keys, _READING[verb])  # not all at once: together they may be of any size
 
     def _get(self, key: bytes) -> bytes:
         item = self._store.get(key)
@@ -151,7 +207,7 @@ class Commands:
             self._count.touch_hits += 1
             return _value(key, item, item.cas if with_cas else None)
 
-        return self._retrieve(request.args[1:], fetch)
+        return self._retrieve(request.verb, request.args[1:], fetch)
 
     # --- storage ---
 
@@ -269,6 +325,10 @@ _REFUSED: dict[bytes, Callable[[Request], bytes]] = {
     b"refresh_certs": lambda _: b"Error TLS not enabled\r\n",
     # lru, extstore: ERROR, as any unknown word
 }
+
+
+def _pieces(reply: bytes | Iterator[bytes]) -> Reply:
+    return reply if isinstance(reply, bytes) else Pieces(reply)
 
 
 def _value(key: bytes, item: Item, cas: int | None = None) -> bytes:

@@ -1,20 +1,24 @@
-"""``sfss node verify``, ``backup`` and ``restore``: their options, their progress and their words.
+"""``sfss node verify``, ``backup``, ``restore`` and ``import``: their options, their progress and their words.
 
-What they do stands in ``verify`` and ``backup``. Exit statuses: 0 all is well; 1 damage was found, or
-something couldn't be copied or read; 2 a directory or an option is wrong.
+What they do stands in ``verify``, ``backup`` and ``importing``. Exit statuses: 0 all is well; 1 damage was found, or
+something couldn't be copied or read; 2 a directory, an address or an option is wrong; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sfss.errors import ConfigError
+from sfss.errors import ConfigError, OutOfSpace, Unavailable
 
 if TYPE_CHECKING:  # RocksDB is loaded by who needs it
+    from sfss.node.importing.report import Report as Imported
+    from sfss.node.importing.transfer import Order
     from sfss.node.verify import Report
 
 EVERY = 0.2  # seconds between two words of progress
@@ -52,6 +56,23 @@ def add_commands(node: argparse.ArgumentParser) -> None:
     restore.add_argument("source", metavar="SOURCE", type=Path, help="the backup")
     _add_data(restore, "the data directory to be made: not there, or empty")
     restore.set_defaults(run=_restore)
+
+    moving_in = commands.add_parser(
+        "import",
+        help="read a memcached's or Beansdb's items, and write them to a node",
+        description="Reads all items of a memcached, Beansdb, GoBeansDB or other node over the network, and writes them"
+        " to a node, over the network too. What the node has already stays as it is, so an import that was broken off"
+        " can be run again. Exit status 1 if anything couldn't be imported.",
+    )
+    moving_in.add_argument("source", metavar="SOURCE",
+                           help="HOST:PORT, or memcached://HOST:PORT or beansdb://HOST:PORT to insist")  # fmt: skip
+    moving_in.add_argument("--to", metavar="HOST:PORT", default="127.0.0.1:7900", help="the node (%(default)s)")
+    moving_in.add_argument("--prefix", default="", help="import only keys that begin so")
+    moving_in.add_argument("--overwrite", action="store_true", help="replace what the node has already")
+    moving_in.add_argument("--verify", action="store_true",
+                           help="read each item back from the node and compare, those that were there too")  # fmt: skip
+    moving_in.add_argument("--dry-run", action="store_true", help="read and count everything, and write nothing")
+    moving_in.set_defaults(run=_import)
 
 
 def _add_data(parser: argparse.ArgumentParser, what: str) -> None:
@@ -116,6 +137,66 @@ def _restore(options: argparse.Namespace) -> int:
         return _failed("restore", error, f"nothing was left at {data}")
     line.end()
     return _tell(report, data)
+
+
+def _import(options: argparse.Namespace) -> int:
+    from sfss.node.importing import transfer
+    from sfss.node.importing.report import Report
+
+    kind, address = transfer.parse_source(options.source)
+    order = transfer.Order(
+        source=options.source,
+        kind=kind,
+        address=address,
+        target=transfer.parse_target(options.to),
+        overwrite=options.overwrite,
+        verify=options.verify,
+        dry_run=options.dry_run,
+        prefix=os.fsencode(options.prefix),
+    )
+    report, line, began = Report(), Line(), time.monotonic()
+
+    def progress(report: Report, items: int | None) -> None:
+        of = f" of about {items:,}" if items is not None else ""
+        line.show(f"read {report.read:,}{of} items, imported {report.imported:,}, {report.bytes:,} bytes")
+
+    def tell(text: str) -> None:
+        line.end()
+        print(text, file=sys.stderr)
+
+    try:
+        asyncio.run(transfer.import_items(order, report, progress, tell))
+    except KeyboardInterrupt:
+        tell(f"sfss: interrupted: {_came(order, report, began)}; it can be run again")
+        raise
+    except (Unavailable, OutOfSpace, OSError) as error:
+        tell(f"sfss: the import stopped: {error}: {_came(order, report, began)}; it can be run again")
+        return 1
+    line.end()
+    if report.missing:
+        tell(f"sfss: {options.source} counts {report.missing:,} items that it doesn't list: if it isn't for deletions"
+             " meanwhile, see docs/operations/node.rst")  # fmt: skip
+    print(f"{options.source}: {_came(order, report, began)}")
+    return 0 if report.good else 1
+
+
+def _came(order: Order, report: Imported, began: float) -> str:
+    """How far an import has come."""
+    seconds = time.monotonic() - began
+    did = "to import" if order.dry_run else f"imported to {order.target.name}"
+    others = {
+        "were there already": report.there,
+        "vanished meanwhile": report.vanished,
+        "not read": report.unreadable,
+        "refused": report.refused,
+    }
+    if order.verify:
+        others["differ"] = report.differing
+    return (
+        f"{report.imported:,} items {did}, {report.bytes:,} bytes, in {seconds:.1f} s"
+        f" ({report.imported / max(seconds, 0.001):,.0f} a second); "
+        + ", ".join(f"{number:,} {what}" for what, number in others.items())
+    )
 
 
 def _failed(what: str, error: OSError, left: str) -> int:

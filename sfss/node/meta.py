@@ -61,6 +61,11 @@ def gives_expiry(request: Request) -> bool:
     return any(word[:1] == b"T" for word in request.args[1:])
 
 
+def key_of(request: Request) -> bytes:
+    """The key that a meta command names; empty if it is none."""
+    return _from_base64(request.args[0]) if b"b" in request.args[1:] else request.args[0]
+
+
 class _Refused(Exception):
     """The request is no request: the line that says why."""
 

@@ -17,8 +17,9 @@ from urllib.parse import quote_from_bytes
 from sfss import scan as wire
 from sfss.errors import ProtocolError
 from sfss.memcache import BAD_FORMAT, ERROR, MAX_KEY, OK
+from sfss.node.entries import Head
 from sfss.node.stats import Counters
-from sfss.node.store import Head, Store
+from sfss.node.store import Store
 
 SLICE = 200  # heads read at a time: a fraction of a millisecond
 
@@ -68,7 +69,7 @@ def _items(store: Store, start: bytes, end: bytes, count: int) -> Iterator[bytes
         if _has_expired(store, head):
             yield b""
             continue
-        yield wire.item(wire.Item(key, *head))
+        yield wire.item(wire.Item(key, *head[:6]))
         count -= 1
         if not count:
             return

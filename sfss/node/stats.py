@@ -71,6 +71,9 @@ class Counters:
     bytes_read: int = 0
     bytes_written: int = 0
     slow_cmd: int = 0
+    disk_reads: int = 0  # entries that were not in memory, and were read by threads
+    held_writes: int = 0  # times that a change had to wait until RocksDB had written out more
+    crawler_reclaimed: int = 0  # items that had expired and were removed by the node itself
     fsyncs: int = 0
     failed_fsyncs: int = 0
     failed_cmd: int = 0  # commands that an exception ended, a bug's or the disk's
@@ -185,6 +188,9 @@ class Stats:
             ("curr_connections", self.curr_connections),
             ("curr_items", self.store.items),
             ("bytes", self.store.bytes),
+            ("cache_bytes", self.store.memory.bytes),
+            ("cache_entries", len(self.store.memory)),
+            ("cache_limit", self.store.memory.limit),
             ("evictions", 0),  # never: dashboards for memcached ask
             ("item_size_max", self.max_item_size),
             ("durability", self.durability),

@@ -1,37 +1,24 @@
-"""Items in RocksDB: what a data directory holds, and how each change to it is made whole. No sockets, no asyncio.
+"""Items in RocksDB: how each change to a data directory is made whole, and how it is read. No sockets, no asyncio.
 
-One column family; the first byte of a key says what lies under it (all numbers big-endian):
-
-===========  ===========================================================================================
-``h`` + key  the *head*: flags u32, expiry u64, cas u64, time u64, size u64, then the record's prefix and
-             header if the value is a record of sfss, else nothing
-``d`` + key  the *body*: flags u32, expiry u64, cas u64, then the value
-``m`` + ...  about the directory: ``mformat`` (layout's number and name), ``mtotals`` (items u64, bytes of
-             values u64), ``mcas`` (u64, no item version above it was ever given), ``mflush`` (u64, when a
-             delayed flush_all is due)
-===========  ===========================================================================================
-
-expiry is in seconds since the epoch, 0 for never; time, when the value was written, in microseconds. A plain get reads
-the body alone, and so the body repeats what a get answers. Heads lie together in key order, and stay in the LSM tree
-while large bodies go to blob files: all keys with their records' headers can be read without touching one body.
-
-Every change is one WriteBatch (head, body, totals), so that after a crash it is there whole or not at all, and the
-totals are right without counting.
+``entries`` has what lies under which key. Every change is one WriteBatch (head, body, where it is listed as expiring,
+totals), so that after a crash it is there whole or not at all, and the totals are right without counting.
 
 What is durable when: a change that returned is in the kernel's hands (it survives ``kill -9``); it is on the disk once
 a ``sync`` that began after it has returned. Reads see a change at once.
+
+Nothing here needs to wait for the disk in the thread that serves: ``missing`` says which entries a request needs that
+are not in memory; a thread reads them (``read``); then the request finds them there. And while RocksDB is behind with
+writing out what it took, ``crowded`` says so before RocksDB would make its caller wait.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from rocksdict import (
     AccessType,
@@ -46,21 +33,18 @@ from rocksdict import (
     WriteBatch,
 )
 
-from sfss import record
 from sfss.errors import ConfigError, OutOfSpace
-from sfss.node import opening
+from sfss.node import entries, opening
+from sfss.node.entries import BODY, HEAD, Head, Item
+from sfss.node.memory import UNKNOWN, Entry, Found, Memory
 from sfss.node.opening import Replay
 
 log = logging.getLogger("sfss.node")
 
 KIB, MIB = 1024, 1024 * 1024
 
-LAYOUT = b"1 sfss-items"  # number and name; a change of anything in the table above is a new number
-
 # Three nodes run on a laptop: with the figures below a node's memory stays under some 200 MiB whatever it holds.
-BLOCK_CACHE = 64 * MIB  # heads, small bodies, and every index and filter block: RocksDB's only cache
 WRITE_BUFFER = 32 * MIB  # a memtable; when full it is written out as one table and one blob file
-WRITE_BUFFERS = 3  # one being filled, two being written out: a burst doesn't wait for the disk at once
 MAX_TOTAL_WAL = 256 * MIB  # what a start after a crash may have to replay: a second or two
 MAX_OPEN_FILES = 1000  # of RocksDB; the rest of a usual limit is for connections
 BACKGROUND_JOBS = 2  # flushes and compactions at a time; more would take the cores from the clients
@@ -74,100 +58,138 @@ DELETED_WINDOW, DELETED_TRIGGER, DELETED_RATIO = 1000, 500, 0.5
 BLOOM_BITS = 10  # a key: 1 % of look-ups of absent keys reach a data block
 INFO_LOG, INFO_LOGS = 4 * MIB, 4  # RocksDB's own LOG: size of a file, and how many are kept
 
+READ_AHEAD = 64 * KIB  # of a walk: one wait for the disk, where there is one, for some 500 heads
 HEADS = 256 * KIB  # of heads that one step of a walk may hold at a time
 CAS_LEASE = 120 * 1_000_000  # item versions (microseconds) that are reserved on disk ahead of their use
 
-_HEAD, _BODY = b"h", b"d"
-_HEADS_END, _BODIES_END = b"i", b"e"  # the first keys behind all heads and all bodies
-_FORMAT, _TOTALS, _CAS, _FLUSH = b"mformat", b"mtotals", b"mcas", b"mflush"
+# When so many memtables, or tables of the lowest level, wait to be written out, RocksDB makes its callers wait, and so
+# the whole process. The node holds writers back when there are fewer, and goes on reading.
+STOP_MEMTABLES, CROWDED_MEMTABLES = 6, 3
+STOP_TABLES, CROWDED_TABLES = 60, 20
 
-_HEAD_FIELDS = struct.Struct(">IQQQQ")
-_BODY_FIELDS = struct.Struct(">IQQ")
-_TOTALS_FIELDS = struct.Struct(">QQ")
-_NUMBER = struct.Struct(">Q")
-
-
-class Item(NamedTuple):
-    """What a get answers."""
-
-    flags: int
-    expiry: int
-    cas: int
-    data: memoryview
-
-
-class Head(NamedTuple):
-    """All that is known of an item without its body."""
-
-    flags: int
-    expiry: int
-    cas: int
-    time: int
-    size: int
-    header: bytes  # the record's prefix and header; empty if the value isn't a record
+# Memory for what is read, unless told otherwise: a third for the entries that were last read or written, the rest for
+# RocksDB's own cache, of heads, small bodies, and every index and filter block.
+CACHE = 96 * MIB
+OWN_SHARE = 3
 
 
 class Store:
-    """An open data directory. One thread calls it, but for ``sync``, which may run in another meanwhile.
+    """An open data directory. One thread calls it, but for ``read`` and ``sync``, which may run in others meanwhile.
 
     Where RocksDB fails a read, its exception comes through (and ``read_errors`` counts it): a failure is never a miss.
     Where it fails a write, nothing has changed for later reads, and OutOfSpace or its exception comes through.
     """
 
-    def __init__(self, directory: Path, clock: Callable[[], float] = time.time, *, recover: bool = False) -> None:
-        """Open ``directory``, made if it isn't there. Raises ConfigError; ``recover`` as ``opening`` has it."""
+    def __init__(
+        self,
+        directory: Path,
+        clock: Callable[[], float] = time.time,
+        *,
+        cache: int = CACHE,
+        recover: bool = False,
+    ) -> None:
+        """Open ``directory``, made if it isn't there, with ``cache`` bytes of memory for what is read.
+
+        Raises ConfigError; ``recover`` as ``opening`` has it.
+        """
         self.directory = directory
         self.clock = clock
+        self.memory = Memory(cache // OWN_SHARE)
         self.read_errors = 0
         self.write_errors = 0
+        self.changes = 0  # that were written, since the start
         self.unsynced = False  # whether something was written since the last sync began
+        self._failing = False  # whether the last write failed
         self._suspect = False  # whether the write-ahead log may have lost what a failed sync was to make durable
+        self._expired_to = 0  # nothing is listed as expiring before this second
         with contextlib.ExitStack() as undo, _saying_why(directory):
             _make(directory)
             self._lock = opening.Lock(directory)
             undo.callback(self._lock.release)
-            self._db = opening.open_checked(directory, partial(_open_in, directory), recover=recover)
+            blocks = Cache(cache - self.memory.limit)
+            self._db = opening.open_checked(directory, partial(_open_in, directory, blocks), recover=recover)
             undo.callback(self._db.close)
-            self._load()
-            if recover:
-                self._recount()
+            self._load(recover=recover)
             self._mark = opening.Mark(directory)
             undo.pop_all()
 
-    def _load(self) -> None:
-        if self._db.get(_FORMAT) is None and self._is_empty():
-            self._db.put(_FORMAT, LAYOUT)
-        layout = self._db.get(_FORMAT)
-        if layout != LAYOUT:
+    def _load(self, *, recover: bool) -> None:
+        if self._db.get(entries.FORMAT) is None and self._is_empty():
+            self._db.put(entries.FORMAT, entries.LAYOUT)
+        layout = self._db.get(entries.FORMAT)
+        if layout not in (entries.LAYOUT, entries.WITHOUT_EXPIRIES):
             raise ConfigError(_why_not_this_layout(self.directory, layout))
-        self.items, self.bytes = _TOTALS_FIELDS.unpack(self._db.get(_TOTALS) or bytes(_TOTALS_FIELDS.size))
-        self._flush_at = self._number(_FLUSH)
+        self.items, self.bytes = entries.read_totals(self._db.get(entries.TOTALS))
+        self._flush_at = entries.number(self._db.get(entries.FLUSH))
         # All versions up to the bound may have been given; the clock may since have gone back, the bound has not.
-        self._last_cas = self._number(_CAS)
+        self._last_cas = entries.number(self._db.get(entries.CAS))
         self._cas_bound = max(self._last_cas, int(self.clock() * 1e6)) + CAS_LEASE
-        self._db.put(_CAS, _NUMBER.pack(self._cas_bound))
+        self._db.put(entries.CAS, entries.packed(self._cas_bound))
+        if recover or layout == entries.WITHOUT_EXPIRIES:
+            self._recount()
+            self._db.put(entries.FORMAT, entries.LAYOUT)
         self._db.flush_wal(True)
 
     def _recount(self) -> None:
-        """Count the items, and what they come to, from their heads: changes are missing, and so are their totals."""
+        """Count the items, and list what expires, from their heads: changes are missing, and so are their totals."""
         items = size = 0
-        iterator = self._db.iter()
-        iterator.seek(_HEAD)
-        while iterator.valid() and iterator.key() < _HEADS_END:
+        batch = WriteBatch(raw_mode=True)
+        batch.delete_range(entries.EXPIRY, entries.EXPIRIES_END)
+        iterator = self._db.iter(_walking())
+        iterator.seek(HEAD)
+        while iterator.valid() and iterator.key() < entries.HEADS_END:
+            head = entries.read_head(iterator.value())
             items += 1
-            size += _HEAD_FIELDS.unpack_from(iterator.value())[4]
+            size += head.size
+            if head.expiry:
+                batch.put(entries.expiry_key(head.expiry, iterator.key()[len(HEAD) :]), entries.packed(head.size))
+            if batch.size_in_bytes() > MIB:
+                self._db.write(batch)
+                batch = WriteBatch(raw_mode=True)
             iterator.next()
         iterator.status()  # raises what ended it early
-        self._write(WriteBatch(raw_mode=True), items, size)
+        self._write(batch, items, size)
 
     def _is_empty(self) -> bool:
         iterator = self._db.iter()
         iterator.seek_to_first()
         return not iterator.valid()
 
-    def _number(self, name: bytes) -> int:
-        stored = self._db.get(name)
-        return int(_NUMBER.unpack(stored)[0]) if stored else 0
+    # --- what a request needs ---
+
+    def missing(self, needs: Iterable[bytes]) -> list[bytes]:
+        """Those of these entries that have to be read from the disk: not in memory, and perhaps there."""
+        missing = []
+        for key in needs:
+            if key not in self.memory:
+                if self._db.key_may_exist(key):
+                    missing.append(key)
+                else:
+                    self.memory.keep(key, None)
+        return missing
+
+    def read(self, keys: list[bytes]) -> list[Found]:
+        """What lies under these keys, each with its own failure. Runs in any thread; the GIL is free meanwhile."""
+        try:
+            return self._read_at_once(keys)
+        except Exception as error:  # noqa: BLE001  whatever RocksDB raises for one of them
+            if len(keys) == 1:
+                return [error]
+            return [self.read([key])[0] for key in keys]
+
+    def _read_at_once(self, keys: list[bytes]) -> list[Found]:
+        found: list[Found] = self._db.get(keys)  # type: ignore[arg-type, assignment]  # of a list it is a list
+        return found
+
+    def crowded(self) -> bool:
+        """Whether changes should wait until RocksDB has written out more of what it took.
+
+        Not after a change that failed: the next one shall fail too, or find that there is room again.
+        """
+        return not self._failing and (
+            (self._db.property_int_value("rocksdb.num-immutable-mem-table") or 0) >= CROWDED_MEMTABLES
+            or int(self._db.property_value("rocksdb.num-files-at-level0") or 0) >= CROWDED_TABLES
+        )
 
     # --- reading ---
 
@@ -175,26 +197,21 @@ class Store:
         """The item, read in one go; None if there is none, or no more."""
         if self._flush_at and self._all_gone():
             return None
-        entry = self._read(_BODY + key)
+        entry = self._read(BODY + key)
         if entry is None:
             return None
-        flags, expiry, cas = _BODY_FIELDS.unpack_from(entry)
-        if expiry and expiry <= self.clock():
-            self.head(key)
-            return None
-        return Item(flags, expiry, cas, memoryview(entry)[_BODY_FIELDS.size :])
+        item = entries.read_body(entry)
+        return None if self._expired(item.expiry) else item
 
     def head(self, key: bytes) -> Head | None:
         """What is known of the item without its body, which is not read; None if there is none, or no more."""
         if self._flush_at and self._all_gone():
             return None
-        head = _parse_head(self._read(_HEAD + key))
-        if head is None or not self._expired(head.expiry):
-            return head
-        # A full disk must not turn reads into errors: what has expired is gone even while it can't be removed.
-        with contextlib.suppress(Exception):  # counted where it was raised
-            self.remove(key, head)
-        return None
+        entry = self._read(HEAD + key)
+        if entry is None:
+            return None
+        head = entries.read_head(entry)
+        return None if self._expired(head.expiry) else head
 
     def heads(self, start: bytes, end: bytes, count: int) -> list[tuple[bytes, Head]]:
         """Keys and heads from ``start`` on, below ``end`` (empty: to the last), in key order; no body is read.
@@ -204,29 +221,23 @@ class Store:
         """
         if self._flush_at and self._all_gone():
             return []
-        reading = _walking()
-        reading.set_iterate_upper_bound(_HEAD + end if end else _HEADS_END)
         found: list[tuple[bytes, Head]] = []
         size = 0
-        try:
-            iterator = self._db.iter(reading)
-            iterator.seek(_HEAD + start)
-            while iterator.valid() and len(found) < count and size < HEADS:
-                entry = iterator.value()
-                found.append((iterator.key()[len(_HEAD) :], _head(entry)))
-                size += len(entry)
-                iterator.next()
-            iterator.status()  # an iterator that fails looks like one that has come to the end
-        except Exception:
-            self.read_errors += 1
-            raise
+        for key, entry in self._walk(HEAD + start, HEAD + end if end else entries.HEADS_END):
+            found.append((key[len(HEAD) :], entries.read_head(entry)))
+            size += len(entry)
+            if len(found) == count or size >= HEADS:
+                break
         return found
 
     def claim(self, key: bytes) -> Head | None:
         """``head`` for a writer, whose ``put`` or ``remove`` needs it: what has expired is removed, or this fails."""
         self.settle()
-        head = _parse_head(self._read(_HEAD + key))
-        if head is not None and self._expired(head.expiry):
+        entry = self._read(HEAD + key)
+        if entry is None:
+            return None
+        head = entries.read_head(entry)
+        if self._expired(head.expiry):
             self.remove(key, head)
             return None
         return head
@@ -238,13 +249,35 @@ class Store:
             return False
         return True
 
-    def _read(self, key: bytes) -> bytes | None:
+    def _read(self, key: bytes) -> Entry:
+        """The entry, from memory or else from the disk. Raises what has failed the read."""
+        found = self.memory.find(key)
+        if found is UNKNOWN:
+            try:
+                found = self._db.get(key)
+            except Exception:
+                self.read_errors += 1
+                raise
+            self.memory.keep(key, found)
+        elif isinstance(found, Exception):
+            self.read_errors += 1
+            raise found
+        return found
+
+    def _walk(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and entries in order, from ``start`` on and below ``end``."""
+        reading = _walking()
+        reading.set_iterate_upper_bound(end)
         try:
-            entry: bytes | None = self._db.get(key)
+            iterator = self._db.iter(reading)
+            iterator.seek(start)
+            while iterator.valid():
+                yield iterator.key(), iterator.value()
+                iterator.next()
+            iterator.status()  # an iterator that fails looks like one that has come to the end
         except Exception:
             self.read_errors += 1
             raise
-        return entry
 
     def _expired(self, expiry: int) -> bool:
         return expiry != 0 and expiry <= self.clock()
@@ -255,7 +288,7 @@ class Store:
 
     # --- writing ---
 
-    def put(self, key: bytes, flags: int, expiry: int, data: bytes, old: Head | None) -> None:
+    def put(self, key: bytes, flags: int, expiry: int, data: bytes, old: Head | None, *, marks: int = 0) -> None:
         """Keep ``data`` under ``key``; ``old`` is what ``claim`` has just said of the key.
 
         An ``expiry`` that is past leaves the key empty.
@@ -265,55 +298,62 @@ class Store:
             if old is not None:
                 self.remove(key, old)
             return
-        batch = WriteBatch(raw_mode=True)
-        cas, bound = self._next_cas(now, batch)
-        end = record.header_end(data)
-        header = data[:end] if end is not None and end <= len(data) else b""
-        batch.put(_HEAD + key, _HEAD_FIELDS.pack(flags, expiry, cas, int(now * 1e6), len(data)) + header)
-        batch.put(_BODY + key, _BODY_FIELDS.pack(flags, expiry, cas) + data)
-        if old is None:
-            self._write(batch, self.items + 1, self.bytes + len(data))
-        else:
-            self._write(batch, self.items, self.bytes + len(data) - old.size)
-        self._cas_bound = bound
+        head = Head(flags, expiry, self._next_cas(now), int(now * 1e6), len(data), entries.header_of(data), marks)
+        self._keep(key, head, data, old)
 
-    def remove(self, key: bytes, old: Head) -> None:
-        """Remove the item that ``claim`` has just told of."""
-        batch = WriteBatch(raw_mode=True)
-        batch.delete(_HEAD + key)
-        batch.delete(_BODY + key)
-        self._write(batch, self.items - 1, self.bytes - old.size)
+    def amend(
+        self, key: bytes, old: Head, *, expiry: int | None = None, marks: int | None = None, bump: bool = False
+    ) -> None:
+        """Change what is said of the item that ``claim`` has just told of; ``bump``: and give it a new version.
+
+        Its value and its time stay. The body is written anew, for it holds what a get goes by.
+        """
+        item = self.get(key)
+        if item is None:  # its time has come since
+            return
+        if expiry is not None and self._expired(expiry):
+            self.remove(key, old)
+            return
+        head = old._replace(
+            expiry=old.expiry if expiry is None else expiry,
+            marks=old.marks if marks is None else marks,
+            cas=self._next_cas(self.clock()) if bump else old.cas,
+        )
+        if head != old:
+            self._keep(key, head, item.data, old)
 
     def touch(self, key: bytes, expiry: int) -> Item | None:
-        """Give the item another ``expiry`` and return it; None if there is none.
+        """Give the item another ``expiry`` and return it as it was; None if there is none.
 
-        The body is written anew, for it holds the expiry that a get goes by. The version (cas) stays, as in memcached.
+        The version (cas) stays, as in memcached.
         """
         old, item = self.claim(key), self.get(key)
         if old is None or item is None:
             return None
-        if self._expired(expiry):
-            self.remove(key, old)
-        elif expiry != item.expiry:
-            batch = WriteBatch(raw_mode=True)
-            head = _HEAD_FIELDS.pack(old.flags, expiry, old.cas, old.time, old.size) + old.header
-            batch.put(_HEAD + key, head)
-            batch.put(_BODY + key, _BODY_FIELDS.pack(item.flags, expiry, item.cas) + item.data)
-            self._write(batch, self.items, self.bytes)
+        self.amend(key, old, expiry=expiry)
         return item
+
+    def remove(self, key: bytes, old: Head) -> None:
+        """Remove the item that ``claim`` has just told of."""
+        batch = WriteBatch(raw_mode=True)
+        self._delete(batch, key, old.expiry)
+        self._write(batch, self.items - 1, self.bytes - old.size)
+        self._forget(key)
 
     def flush_all(self, at: int = 0) -> None:
         """Remove every item, or all that will be there ``at`` that second; a call undoes an earlier one's delay."""
         batch = WriteBatch(raw_mode=True)
         if at > self.clock():
-            batch.put(_FLUSH, _NUMBER.pack(at))
+            batch.put(entries.FLUSH, entries.packed(at))
             self._write(batch, self.items, self.bytes)
             self._flush_at = at
             return
-        batch.delete_range(_HEAD, _HEADS_END)
-        batch.delete_range(_BODY, _BODIES_END)
-        batch.delete(_FLUSH)
+        batch.delete_range(HEAD, entries.HEADS_END)
+        batch.delete_range(BODY, entries.BODIES_END)
+        batch.delete_range(entries.EXPIRY, entries.EXPIRIES_END)
+        batch.delete(entries.FLUSH)
         self._write(batch, 0, 0)
+        self.memory.clear()
         self._flush_at = 0
 
     def settle(self) -> None:
@@ -321,28 +361,96 @@ class Store:
         if self._flush_at and self._flush_at <= self.clock():
             self.flush_all()
 
-    def _next_cas(self, now: float, batch: WriteBatch) -> tuple[int, int]:
-        """A version no item ever had, and the bound once ``batch`` is written: raised while half a lease is left."""
-        cas = self._last_cas = max(self._last_cas + 1, int(now * 1e6))
+    def _next_cas(self, now: float) -> int:
+        """A version no item ever had."""
+        self._last_cas = max(self._last_cas + 1, int(now * 1e6))
+        return self._last_cas
+
+    def _keep(self, key: bytes, head: Head, data: bytes | memoryview, old: Head | None) -> None:
+        batch = WriteBatch(raw_mode=True)
+        head_entry, body_entry = entries.head_entry(head), entries.body_entry(head, data)
+        batch.put(HEAD + key, head_entry)
+        batch.put(BODY + key, body_entry)
+        if old is not None and old.expiry not in (0, head.expiry):
+            batch.delete(entries.expiry_key(old.expiry, key))
+        if head.expiry:
+            batch.put(entries.expiry_key(head.expiry, key), entries.packed(head.size))
+            self._expired_to = min(self._expired_to, head.expiry)
         bound = self._cas_bound
-        if cas + CAS_LEASE // 2 > bound:
-            bound = cas + CAS_LEASE
-            batch.put(_CAS, _NUMBER.pack(bound))
-        return cas, bound
+        if head.cas + CAS_LEASE // 2 > bound:  # raised while half a lease is left
+            bound = head.cas + CAS_LEASE
+            batch.put(entries.CAS, entries.packed(bound))
+        items, size = (self.items + 1, self.bytes) if old is None else (self.items, self.bytes - old.size)
+        self._write(batch, items, size + head.size)
+        self._cas_bound = bound
+        self.memory.wrote(HEAD + key, head_entry)
+        self.memory.wrote(BODY + key, body_entry)
+
+    def _delete(self, batch: WriteBatch, key: bytes, expiry: int) -> None:
+        batch.delete(HEAD + key)
+        batch.delete(BODY + key)
+        if expiry:
+            batch.delete(entries.expiry_key(expiry, key))
+
+    def _forget(self, key: bytes) -> None:
+        self.memory.wrote(HEAD + key, None)
+        self.memory.wrote(BODY + key, None)
 
     def _write(self, batch: WriteBatch, items: int, size: int) -> None:
-        batch.put(_TOTALS, _TOTALS_FIELDS.pack(items, size))
+        batch.put(entries.TOTALS, entries.totals(items, size))
         try:
             self._db.write(batch)
         except Exception as error:
             # RocksDB writes its log first and the memtable after, so readers don't see the change. It may all the same
             # lie in the log, and be there after a restart: a failed write's outcome is unknown until then, but whole.
             self.write_errors += 1
+            self._failing = True
             if "No space left" in str(error):
                 raise OutOfSpace("out of space storing object") from error
             raise
         self.items, self.bytes = items, size
+        self.changes += 1
         self.unsynced = True
+        self._failing = False
+
+    # --- what has expired ---
+
+    def due(self, count: int) -> list[tuple[int, bytes]]:
+        """Expiries and keys of items that are over, the earliest first, at most ``count``. For ``expire``."""
+        now = int(self.clock())
+        if self._expired_to > now:
+            return []
+        start, end = (entries.EXPIRY + entries.packed(second) for second in (self._expired_to, now + 1))
+        found: list[tuple[int, bytes]] = []
+        for listed, entry in self._walk(start, end):
+            found.append(entries.read_expiry(listed, entry)[:2])
+            if len(found) == count:
+                break
+        # Where these lay, RocksDB has to step over their remains: the next search begins behind them.
+        self._expired_to = now + 1 if len(found) < count else found[-1][0]
+        return found
+
+    def expire(self, due: Sequence[tuple[int, bytes]]) -> None:
+        """Remove the items that ``due`` has told of, unless they were changed since; it needs their heads."""
+        batch = WriteBatch(raw_mode=True)
+        items, size = self.items, self.bytes
+        gone = []
+        for expiry, key in due:
+            entry = self._read(HEAD + key)
+            head = entries.read_head(entry) if entry is not None else None
+            if head is None or head.expiry != expiry:
+                batch.delete(entries.expiry_key(expiry, key))
+            else:
+                self._delete(batch, key, expiry)
+                gone.append(key)
+                items, size = items - 1, size - head.size
+        try:
+            self._write(batch, items, size)
+        except Exception:
+            self._expired_to = min(self._expired_to, due[0][0])
+            raise
+        for key in gone:
+            self._forget(key)
 
     # --- durability ---
 
@@ -383,19 +491,10 @@ class Store:
             after.callback(self._lock.release)
             after.callback(self._mark.close)
             after.callback(self._db.close)
-            self._db.put(_CAS, _NUMBER.pack(self._last_cas))  # the rest of the lease was not used
+            self._db.put(entries.CAS, entries.packed(self._last_cas))  # the rest of the lease was not used
             reached = self._db.latest_sequence_number()
             self._db.flush(True)
             self._mark.advance(reached, now=True)
-
-
-def _parse_head(entry: bytes | None) -> Head | None:
-    return None if entry is None else _head(entry)
-
-
-def _head(entry: bytes) -> Head:
-    flags, expiry, cas, written, size = _HEAD_FIELDS.unpack_from(entry)
-    return Head(flags, expiry, cas, written, size, entry[_HEAD_FIELDS.size :])
 
 
 # --- looking ---
@@ -406,6 +505,7 @@ def _walking() -> ReadOptions:
     reading = ReadOptions()
     reading.set_verify_checksums(True)
     reading.fill_cache(False)  # type: ignore[call-arg]  # the stub forgets it
+    reading.set_readahead_size(READ_AHEAD)
     return reading
 
 
@@ -447,33 +547,39 @@ class Look:
                 raise ConfigError(f"{directory} is not a data directory, or damaged: it has no file CURRENT")
             self._lock = opening.Lock(directory)
             undo.callback(self._lock.release)
-            self.missing = opening.look(directory, partial(_open_in, directory))  # in words; None if nothing is
-            self._db = _open_in(directory, Replay.LOOK)
+            open_in = partial(_open_in, directory, Cache(CACHE))
+            self.missing = opening.look(directory, open_in)  # in words; None if nothing is
+            self._db = open_in(Replay.LOOK)
             undo.callback(self._db.close)
-            layout = self._db.get(_FORMAT)
-            if layout != LAYOUT:
+            layout = self._db.get(entries.FORMAT)
+            if layout not in (entries.LAYOUT, entries.WITHOUT_EXPIRIES):
                 raise ConfigError(_why_not_this_layout(directory, layout))
-            self.items, self.bytes = _TOTALS_FIELDS.unpack(self._db.get(_TOTALS) or bytes(_TOTALS_FIELDS.size))
+            self.lists_expiries = layout != entries.WITHOUT_EXPIRIES
+            self.items, self.bytes = entries.read_totals(self._db.get(entries.TOTALS))
             undo.pop_all()
 
     def heads(self) -> Cursor:
-        return Cursor(self._db, _HEAD)
+        return Cursor(self._db, HEAD)
 
     def bodies(self) -> Cursor:
-        return Cursor(self._db, _BODY)
+        return Cursor(self._db, BODY)
+
+    def expiries(self) -> Iterator[tuple[int, bytes]]:
+        """What is listed as expiring, and when; may raise."""
+        cursor = Cursor(self._db, entries.EXPIRY)
+        cursor.seek(b"")
+        while cursor.key is not None:
+            yield entries.read_expiry(entries.EXPIRY + cursor.key, cursor.entry)[:2]
+            cursor.next()
+
+    def expiry(self, key: bytes) -> int:
+        """When the item expires by its head; 0 if it doesn't, or isn't there. May raise."""
+        entry = self._db.get(HEAD + key)
+        return entries.read_head(entry).expiry if entry else 0
 
     def close(self) -> None:
         self._db.close()
         self._lock.release()
-
-
-def parse(head: bytes, body: bytes) -> tuple[Head, Item]:
-    """What the two entries of an item say. Raises ValueError if one is too short."""
-    try:
-        flags, expiry, cas = _BODY_FIELDS.unpack_from(body)
-        return _head(head), Item(flags, expiry, cas, memoryview(body)[_BODY_FIELDS.size :])
-    except struct.error:
-        raise ValueError("an entry is shorter than its fields") from None
 
 
 # --- opening ---
@@ -489,8 +595,8 @@ def _saying_why(directory: Path) -> Iterator[None]:
         raise ConfigError(_why_not_open(directory, error)) from error
 
 
-def _open_in(directory: Path, replay: Replay) -> Rdict:
-    options = _options()
+def _open_in(directory: Path, blocks: Cache, replay: Replay) -> Rdict:
+    options = _options(blocks)
     options.set_wal_recovery_mode(_REPLAY[replay]())
     if replay in (Replay.LOOK, Replay.LOOK_WHOLE):
         db = Rdict(str(directory), options, access_type=AccessType.read_only(error_if_log_file_exist=False))
@@ -523,14 +629,16 @@ def _make(directory: Path) -> None:
     opening.sync_directory(directory.parent)
 
 
-def _options() -> Options:
+def _options(blocks: Cache) -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_paranoid_checks(True)
-    options.set_block_based_table_factory(_tables())
+    options.set_block_based_table_factory(_tables(blocks))
     options.set_compression_type(DBCompressionType.none())
     options.set_write_buffer_size(WRITE_BUFFER)
-    options.set_max_write_buffer_number(WRITE_BUFFERS)
+    options.set_max_write_buffer_number(STOP_MEMTABLES)
+    options.set_level_zero_slowdown_writes_trigger(STOP_TABLES)
+    options.set_level_zero_stop_writes_trigger(STOP_TABLES)
     options.set_max_total_wal_size(MAX_TOTAL_WAL)
     options.set_max_open_files(MAX_OPEN_FILES)
     options.set_max_background_jobs(BACKGROUND_JOBS)
@@ -548,9 +656,9 @@ def _options() -> Options:
     return options
 
 
-def _tables() -> BlockBasedOptions:
+def _tables(blocks: Cache) -> BlockBasedOptions:
     tables = BlockBasedOptions()
-    tables.set_block_cache(Cache(BLOCK_CACHE))
+    tables.set_block_cache(blocks)
     tables.set_bloom_filter(BLOOM_BITS, False)
     # Indexes and filters count against the cache, or memory would grow with the number of keys.
     tables.set_cache_index_and_filter_blocks(True)
@@ -579,5 +687,5 @@ def _why_not_this_layout(directory: Path, layout: bytes | None) -> str:
         return f"the data directory {directory} holds a database of another program: name another one with --data"
     return (
         f"the data directory {directory} has the layout '{layout.decode(errors='replace')}', and this version of sfss "
-        f"reads '{LAYOUT.decode()}': run the version that wrote it, or name another directory with --data"
+        f"reads '{entries.LAYOUT.decode()}': run the version that wrote it, or name another directory with --data"
     )

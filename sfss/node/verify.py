@@ -17,7 +17,8 @@ from pathlib import Path
 
 from sfss import record
 from sfss.errors import Damaged
-from sfss.node.store import Cursor, Look, parse
+from sfss.node.entries import read_body, read_head
+from sfss.node.store import Cursor, Look
 
 NAMED = 1000  # findings that are kept in words; all are counted
 NAMED_ALREADY = "the item that it failed at has been named"
@@ -33,6 +34,7 @@ class Report:
     items: int = 0  # read and good
     records: int = 0  # of them records of sfss
     bytes: int = 0  # of their values
+    expiring: int = 0  # of the items
     damaged: int = 0  # findings
     findings: list[str] = field(default_factory=list)  # the first NAMED of them
 
@@ -51,6 +53,8 @@ def verify(directory: Path, progress: Progress = lambda _report, _total: None) -
             report.add(look.missing)
         heads, bodies = look.heads(), look.bodies()
         _walk(heads, bodies, report, lambda: progress(report, look.items))
+        if look.lists_expiries:
+            _check_expiries(look, report)
         if not report.damaged and (report.items, report.bytes) != (look.items, look.bytes):
             report.add(f"there are {report.items} items of {report.bytes} bytes, but the totals say {look.items} items"
                        f" of {look.bytes} bytes")  # fmt: skip
@@ -108,16 +112,17 @@ def _check_pair(key: bytes, heads: Cursor, bodies: Cursor, report: Report) -> No
         report.add(f"{_shown(key)}: {wrong}")
         return
     report.items += 1
-    data = parse(heads.entry, bodies.entry)[1].data
+    data = read_body(bodies.entry).data
     report.bytes += len(data)
     report.records += record.header_end(data) is not None
+    report.expiring += read_head(heads.entry).expiry != 0
 
 
 def check_item(head_entry: bytes, body_entry: bytes) -> str | None:
     """What is wrong with an item whose entries these are, or None. Raises ValueError, Damaged."""
-    head, item = parse(head_entry, body_entry)
-    if (head.flags, head.expiry, head.cas) != (item.flags, item.expiry, item.cas):
-        return "its head and its body differ in flags, expiry or version"
+    head, item = read_head(head_entry), read_body(body_entry)
+    if (head.flags, head.expiry, head.cas, head.marks) != (item.flags, item.expiry, item.cas, item.marks):
+        return "its head and its body differ in flags, marks, expiry or version"
     if head.size != len(item.data):
         return f"its body has {len(item.data)} bytes, and its head says {head.size}"
     end = record.header_end(item.data)
@@ -127,6 +132,20 @@ def check_item(head_entry: bytes, body_entry: bytes) -> str | None:
         return "its head's header is not its record's"
     record.decode(bytes(item.data))
     return None if head.header else "its head lacks its record's header"
+
+
+def _check_expiries(look: Look, report: Report) -> None:
+    listed = 0
+    try:
+        for expiry, key in look.expiries():
+            listed += 1
+            said = look.expiry(key)
+            if said != expiry:
+                report.add(f"{_shown(key)}: it is listed as expiring at {expiry}, but its head says {said}")
+    except Exception as error:  # noqa: BLE001  whatever RocksDB raises
+        report.add(f"the list of what expires: {error}")
+    if not report.damaged and listed != report.expiring:
+        report.add(f"{report.expiring} items expire, but {listed} are listed")
 
 
 def _shown(key: bytes) -> str:

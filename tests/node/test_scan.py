@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfss import scan as wire
-from sfss.node import server as node_server
+from sfss.node.connection import OUTPUT
 from sfss.node.scan import SLICE, lru_crawler, scan
 from sfss.node.server import Server
 from sfss.node.stats import Counters
@@ -228,7 +228,7 @@ async def test_a_client_that_doesnt_read_stops_its_walk(node: Server, monkeypatc
             settled, seen = (settled + 1, seen) if read == seen else (0, read)
         assert 0 < read < 3000 * 100  # what two sockets' buffers hold, and OUTPUT, not all that was asked for
         (connection,) = node.connections
-        assert connection._transport.get_write_buffer_size() <= 2 * node_server.OUTPUT
+        assert connection._transport.get_write_buffer_size() <= 2 * OUTPUT
 
 
 def test_a_walk_doesnt_wade_through_what_was_deleted_long_ago(store: Store) -> None:

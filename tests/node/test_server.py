@@ -268,11 +268,12 @@ async def test_a_failed_read_is_no_miss_and_ends_neither_connection_nor_node(
     await talk(node.port, set_request(b"a", b"1") + set_request(b"b", b"1"))
     real = node.store._db
 
-    def fail(key: bytes) -> Any:
-        if key.endswith(b"b"):
+    def fail(keys: bytes | list[bytes]) -> Any:
+        if any(key.endswith(b"b") for key in ([keys] if isinstance(keys, bytes) else keys)):
             raise Exception("Corruption: block checksum\nmismatch")
-        return real.get(key)
+        return real.get(keys)
 
+    node.store.memory.clear()
     node.store._db = Tampered(real, get=fail)  # type: ignore[assignment]
     error = b"SERVER_ERROR Exception: Corruption: block checksum mismatch\r\n"
     assert await talk(node.port, b"get b\r\nget a b a\r\nget a\r\n") == (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sfss.node.server import Server
-from sfss.node.store import BLOCK_CACHE, MIB
+from sfss.node.store import CACHE, MIB
 from sfss.scan import MAX_COUNT
 from tests.node.support import Client, connected, running, set_request, talk
 from tests.node.test_store import put, refuse
@@ -107,7 +107,7 @@ async def test_rocksdbs_own_figures_are_told(node: Server) -> None:
     assert int(after["total_blob_file_size"]) > 50 * 5000
     assert int(after["total_sst_files_size"]) > 0
     assert after["num_files_at_level0"] == "1"
-    assert after["block_cache_capacity"] == str(BLOCK_CACHE)
+    assert after["block_cache_capacity"] == str(CACHE - CACHE // 3)
     assert (after["background_errors"], plain["background_errors"]) == ("0", "0")
 
 

@@ -7,14 +7,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rocksdict import Options, Rdict
 
 from sfss import record
 from sfss.errors import ConfigError, OutOfSpace
-from sfss.node.store import CAS_LEASE, LAYOUT, MIB, Store
+from sfss.node.entries import LAYOUT, STALE, WITHOUT_EXPIRIES, WON
+from sfss.node.store import CAS_LEASE, MIB, Store
 from tests.node.support import Clock, Tampered, crash_image, there
 
 
@@ -101,6 +102,7 @@ def test_totals_are_exact_whatever_happens_to_the_items(store: Store, clock: Clo
     living = {key: data for key, (data, expiry) in kept.items() if expiry == 0 or expiry > clock.now}
     found = {key: value(store, key) for key in [b"key%d" % number for number in range(40)]}
     assert {key: data for key, data in found.items() if data is not None} == living
+    store.expire(store.due(100))
     assert (store.items, store.bytes) == (len(living), sum(map(len, living.values())))
 
 
@@ -179,13 +181,134 @@ def test_an_expired_item_is_a_miss_and_gives_its_space_back(store: Store, clock:
         put(store, key, b"1234", expiry=int(clock.now) + 10)
     clock.now += 9.9
     assert value(store, b"got") == b"1234"
+    assert store.due(10) == []
     clock.now += 0.1
     assert store.get(b"got") is None
     assert store.head(b"headed") is None
     assert store.claim(b"claimed") is None
     assert store.touch(b"touched", 0) is None
+    assert sorted(key for _, key in store.due(10)) == [b"got", b"headed"]
+    store._expired_to = 0
+    store.expire(store.due(10))
     assert (store.items, store.bytes) == (0, 0)
-    assert [store._db.get(prefix + b"got") for prefix in (b"h", b"d")] == [None, None]
+    assert stored(store) == []
+
+
+def stored(store: Store) -> list[bytes]:
+    """Keys of all that is stored of items."""
+    return [key for key in cast("Iterator[bytes]", store._db.keys()) if not key.startswith(b"m")]
+
+
+def test_what_expires_is_found_in_the_order_of_its_expiry_whatever_became_of_it(store: Store, clock: Clock) -> None:
+    start = int(clock.now)
+    for number in range(10):
+        put(store, b"key%d" % number, b"x" * number, expiry=start + 20 - number)
+    put(store, b"key3", b"overwritten", expiry=start + 100)
+    put(store, b"key4", b"for ever")
+    store.touch(b"key5", start + 5)
+    store.touch(b"key6", 0)
+    store.remove(b"key7", there(store.claim(b"key7")))
+    clock.now += 16
+    assert store.due(2) == [(start + 5, b"key5"), (start + 11, b"key9")]
+    assert store.due(9) == [(start + 11, b"key9"), (start + 12, b"key8")]
+    clock.now += 4
+    due = store.due(9)
+    assert [key for _, key in due] == [b"key2", b"key1", b"key0"]
+    put(store, b"key1", b"again")  # changed between being found and being removed
+    store.expire([*due, (start + 5, b"key5"), (start + 11, b"key9"), (start + 12, b"key8")])
+    assert [key[1:] for key in stored(store) if key.startswith(b"h")] == [b"key1", b"key3", b"key4", b"key6"]
+    assert [key for key in stored(store) if key.startswith(b"x")] == [b"x" + (start + 100).to_bytes(8) + b"key3"]
+    assert (store.items, store.bytes) == (4, 5 + 11 + 8 + 6)
+
+
+def test_an_earlier_expiry_is_found_though_the_search_was_further(store: Store, clock: Clock) -> None:
+    put(store, b"a", b"1", expiry=int(clock.now) + 10)
+    clock.now += 20
+    store.expire(store.due(9))
+    clock.now -= 15  # the clock was set back
+    put(store, b"b", b"1", expiry=int(clock.now) + 2)
+    clock.now += 3
+    assert [key for _, key in store.due(9)] == [b"b"]
+
+
+def test_items_of_the_first_layout_are_taken_over_with_what_expires(tmp_path: Path, clock: Clock) -> None:
+    store = Store(tmp_path / "data", clock)
+    put(store, b"stays", b"1234")
+    put(store, b"goes", b"12", expiry=int(clock.now) + 10)
+    store.close()
+    db = Rdict(str(store.directory), Options(raw_mode=True))
+    db.delete_range(b"x", b"y")
+    db.put(b"mformat", WITHOUT_EXPIRIES)
+    db.close()
+    store = Store(store.directory, clock)
+    assert (store.items, store.bytes, value(store, b"stays")) == (2, 6, b"1234")
+    clock.now += 10
+    assert [key for _, key in store.due(9)] == [b"goes"]
+    store.expire(store.due(9) or [(int(clock.now), b"goes")])
+    store.close()
+    db = Rdict(str(store.directory), Options(raw_mode=True))
+    assert db.get(b"mformat") == LAYOUT
+    db.close()
+
+
+def test_marks_are_kept_with_an_item_until_it_is_overwritten(store: Store) -> None:
+    put(store, b"a", b"1234", flags=7)
+    before = there(store.get(b"a"))
+    store.amend(b"a", there(store.claim(b"a")), marks=STALE, bump=True)
+    after = there(store.get(b"a"))
+    assert (after.marks, bytes(after.data), after.flags) == (STALE, b"1234", 7)
+    assert after.cas > before.cas
+    store.amend(b"a", there(store.claim(b"a")), marks=STALE | WON)
+    assert there(store.get(b"a")) == after._replace(marks=STALE | WON)
+    assert there(store.head(b"a")).marks == STALE | WON
+    put(store, b"a", b"5")
+    assert there(store.get(b"a")).marks == there(store.head(b"a")).marks == 0
+
+
+# --- what is read from the disk, and when ---
+
+
+def test_what_is_in_memory_or_surely_not_there_is_not_missing(store: Store) -> None:
+    put(store, b"a", b"1234")
+    assert store.missing([b"da", b"ha", b"db"]) == []
+    store.memory.clear()
+    assert store.missing([b"da", b"ha", b"db"]) == [b"da", b"ha"]
+    read = store.memory.begin([b"da"])
+    store.memory.bring(read, [b"da"], store.read([b"da"]))
+    assert store.missing([b"da", b"ha"]) == [b"ha"]
+
+
+def test_what_cannot_be_read_fails_alone(store: Store) -> None:
+    put(store, b"a", b"1234")
+    store.memory.clear()
+    real = store._db
+
+    def fail(keys: list[bytes]) -> Any:
+        return refuse() if b"db" in keys else real.get(keys)  # type: ignore[arg-type]
+
+    store._db = Tampered(real, get=fail)  # type: ignore[assignment]
+    found = store.read([b"da", b"db", b"dc"])
+    store._db = real
+    assert found[0] == real.get(b"da")
+    assert "bad sector" in str(found[1])
+    assert found[2] is None
+
+
+def test_the_store_is_crowded_before_rocksdb_makes_writers_wait_but_not_when_it_fails(store: Store) -> None:
+    real = store._db
+    for memtables, tables, crowded in ((0, 0, False), (2, 19, False), (3, 0, True), (0, 20, True)):
+        store._db = Tampered(  # type: ignore[assignment]
+            real,
+            property_int_value=lambda _, memtables=memtables: memtables,
+            property_value=lambda _, tables=tables: str(tables),
+        )
+        assert store.crowded() == crowded
+    store._db = Tampered(store._db, write=no_space)  # type: ignore[assignment]
+    with pytest.raises(OutOfSpace):
+        put(store, b"a", b"1")
+    assert not store.crowded()
+    store._db = real
+    put(store, b"a", b"1")
 
 
 def test_a_value_put_with_a_past_expiry_removes_what_was_there(store: Store, clock: Clock) -> None:
@@ -286,6 +409,7 @@ def test_a_flush_at_once_undoes_the_delayed_one(store: Store, clock: Clock) -> N
 
 def test_a_failed_read_is_an_error_and_counted_and_never_a_miss(store: Store) -> None:
     put(store, b"a", b"1")
+    store.memory.clear()
     real, store._db = store._db, Tampered(store._db, get=refuse)  # type: ignore[assignment]
     for read in (store.get, store.head, store.claim):
         with pytest.raises(Exception, match="bad sector"):
@@ -362,9 +486,9 @@ def test_a_directory_of_another_layout_is_refused_and_the_message_says_what_to_d
     Store(tmp_path / "data").close()
     db = Rdict(str(tmp_path / "data"), Options(raw_mode=True))
     assert db.get(b"mformat") == LAYOUT
-    db.put(b"mformat", b"2 sfss-items")
+    db.put(b"mformat", b"3 sfss-items")
     db.close()
-    with pytest.raises(ConfigError, match="has the layout '2 sfss-items', and this version of sfss reads '1 sfss-item"):
+    with pytest.raises(ConfigError, match="has the layout '3 sfss-items', and this version of sfss reads '2 sfss-item"):
         Store(tmp_path / "data")
     with pytest.raises(ConfigError, match="run the version that wrote it"):  # and it was let go of
         Store(tmp_path / "data")

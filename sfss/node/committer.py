@@ -1,0 +1,111 @@
+"""Group commit: with ``durability = "fsync"`` a change is answered when a sync that began after it has succeeded.
+
+One sync runs at a time, in a thread of its own; all that is written meanwhile, on whatever connection, is covered by
+the next one. Syncs are numbered; a reply that waits has a *ticket*, the number of its sync. If that fails, the reply
+becomes ``SERVER_ERROR``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from sfss.errors import OutOfSpace
+from sfss.memcache import OUT_OF_SPACE
+from sfss.node.stats import Stats
+from sfss.node.store import Store
+
+log = logging.getLogger("sfss.node")
+
+
+class Waiting(Protocol):
+    """Whoever holds replies back until they are as durable as was promised."""
+
+    ticket: int  # the last one that the committer gave; only it sets this
+
+    def release(self, ticket: int, error: bytes | None) -> None:
+        """The sync of this number is over: send what waited for it, or ``error`` in its place."""
+
+
+class Committer:
+    """One sync at a time, and word to the connections whose replies it was to cover.
+
+    Syncs are numbered from 1. Number ``_next`` will cover all that is written now; ``_next - 1`` runs or is done.
+    """
+
+    def __init__(self, store: Store, stats: Stats, *, durable: bool) -> None:
+        self._store = store
+        self._stats = stats
+        self._durable = durable
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, "sfss-sync")
+        self._next = 1
+        self._running = False
+        self._scheduled = False
+        self._waiting: list[Waiting] = []  # for sync _next
+        self._covered: list[Waiting] = []  # by the sync that runs
+
+    def ticket(self, connection: Waiting) -> int:
+        """The number of the sync that makes durable all that was written until now; 0 if all is, as far as promised.
+
+        ``connection.release`` is called when that sync is over.
+        """
+        if not self._durable:
+            return 0
+        if self._store.unsynced:
+            ticket, told = self._next, self._waiting
+            self._schedule()
+        elif self._running:
+            ticket, told = self._next - 1, self._covered
+        else:
+            return 0
+        if connection.ticket != ticket:  # tickets only grow, so it is told of each sync once
+            connection.ticket = ticket
+            told.append(connection)
+        return ticket
+
+    async def run(self, function: Callable[[], None]) -> None:
+        """Run ``function`` where the syncs run, behind them."""
+        await self._loop.run_in_executor(self._thread, function)
+
+    def close(self) -> None:
+        """Let go of the thread."""
+        self._thread.shutdown(wait=False)
+
+    def _schedule(self) -> None:
+        """Begin a sync in the loop's next turn, so that what came in on other connections in this one is covered."""
+        if not (self._running or self._scheduled):
+            self._scheduled = True
+            self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._scheduled = False
+        self._running = True
+        self._next += 1
+        self._covered, self._waiting = self._waiting, []
+        self._store.unsynced = False
+        self._loop.run_in_executor(self._thread, self._store.sync).add_done_callback(self._end)
+
+    def _end(self, sync: asyncio.Future[None]) -> None:
+        self._running = False
+        self._stats.counters.fsyncs += 1
+        error = None if sync.cancelled() else sync.exception()
+        if error is not None:
+            self._stats.counters.failed_fsyncs += 1
+            log.error("fsync failed, %d connections are told: %s", len(self._covered), error)
+        covered, self._covered = self._covered, []
+        for connection in covered:
+            connection.release(self._next - 1, None if error is None else failure(error))
+        if self._waiting:
+            self._schedule()
+
+
+def failure(error: BaseException) -> bytes:
+    """The line that tells a client of ``error``."""
+    if isinstance(error, OutOfSpace):
+        return OUT_OF_SPACE + b" storing object\r\n"
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return b"SERVER_ERROR %b\r\n" % text.encode(errors="replace")[:500]

@@ -1,0 +1,85 @@
+"""Values on their way in take so much memory together and no more; who has to wait gets his turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sfss.node import intake
+from sfss.node.server import Server
+from sfss.node.store import KIB, MIB
+from tests.node.support import connected, running, set_request, talk
+
+LARGE = 1 * MIB
+
+
+@pytest.fixture
+async def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+    monkeypatch.setattr(intake, "ROOM", 2 * LARGE)
+    monkeypatch.setattr(intake, "EVERY", 0.02)
+    async with running(tmp_path / "data", durability="os") as server:
+        yield server
+
+
+def held(node: Server) -> int:
+    """Bytes of values that are here in part."""
+    return sum(len(connection._parser._buffer) for connection in node.connections)
+
+
+async def test_values_on_their_way_are_bounded_and_all_arrive_in_the_end(node: Server) -> None:
+    most, done = 0, False
+
+    async def watch() -> None:
+        nonlocal most
+        while not done:
+            most = max(most, held(node))
+            await asyncio.sleep(0.001)
+
+    watching = asyncio.create_task(watch())
+    requests = [set_request(b"key%d" % number, b"x" * LARGE) for number in range(20)]
+    pieces = [[request[at : at + 100 * KIB] for at in range(0, len(request), 100 * KIB)] for request in requests]
+    answers = await asyncio.gather(*(talk(node.port, *request) for request in pieces))
+    done = True
+    await watching
+    assert set(answers) == {b"STORED\r\n"}
+    assert LARGE < most <= 2 * LARGE + 20 * intake.FREE + 20 * 64 * KIB
+    assert not node.intake._given
+    assert node.intake._used == 0
+
+
+async def test_small_values_never_wait(node: Server) -> None:
+    async with connected(node.port) as one, connected(node.port) as two:
+        for client in (one, two):
+            client.writer.write(b"set large 0 0 %d\r\n" % LARGE)
+        await asyncio.sleep(0.05)
+        for size in (0, 1000, 64 * KIB - 2):
+            assert await talk(node.port, set_request(b"small", b"x" * size)) == b"STORED\r\n"
+
+
+async def test_who_has_room_and_sends_nothing_is_cut_off_when_others_wait(
+    node: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "STALL", 0.2)
+    async with connected(node.port) as one, connected(node.port) as two:
+        for client in (one, two):
+            client.writer.write(b"set stalled 0 0 %d\r\nhalf of it" % LARGE)
+        await asyncio.sleep(0.5)
+        assert len(node.connections) == 2  # nobody waits
+        assert await talk(node.port, set_request(b"large", b"x" * LARGE)) == b"STORED\r\n"
+        assert await one.reader.read() == await two.reader.read() == b""
+
+
+async def test_a_value_larger_than_all_room_comes_alone(node: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "ROOM", 100 * KIB)
+    requests = [set_request(b"key%d" % number, b"x" * LARGE) for number in range(3)]
+    assert await asyncio.gather(*(talk(node.port, request) for request in requests)) == [b"STORED\r\n"] * 3
+
+
+async def test_one_after_the_other_on_a_connection_each_has_its_own_room(node: Server) -> None:
+    sizes = (LARGE, 10, 100 * KIB, 200 * KIB, 0, LARGE)
+    requests = b"".join(set_request(b"key%d" % number, b"x" * size) for number, size in enumerate(sizes))
+    assert await talk(node.port, requests) == b"STORED\r\n" * len(sizes)
+    assert node.intake._used == 0
