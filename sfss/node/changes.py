@@ -7,7 +7,7 @@ counters that memcached moves are moved here.
 from __future__ import annotations
 
 from sfss.memcache import EXISTS, NOT_FOUND, NOT_STORED, STORED
-from sfss.node.entries import Head
+from sfss.node.entries import STALE, WON, Head
 from sfss.node.numbers import U64, unsigned
 from sfss.node.stats import Stats
 from sfss.node.store import Store
@@ -23,11 +23,21 @@ class Changes:
         self._stats = stats
         self._count = stats.counters
 
-    def keep(self, mode: bytes, key: bytes, flags: int, expiry: int, data: bytes, cas: int = 0) -> bytes:
-        """set, add, replace, append, prepend, cas: STORED, or why not."""
+    def keep(
+        self, mode: bytes, key: bytes, flags: int, expiry: int, data: bytes, cas: int = 0, *, late: bool = False
+    ) -> bytes:
+        """set, add, replace, append, prepend, cas: STORED, or why not.
+
+        ``late``: a cas of an older version is welcome too, but what it brings is stale, and goes when the item goes.
+        """
         self._count.cmd_set += 1
         old = self._store.claim(key)
-        if mode == b"cas":
+        marks = 0
+        if late and mode == b"cas" and old is not None and 0 < cas < old.cas:
+            self._count.cas_hits += 1
+            refused = None
+            expiry, marks = old.expiry, old.marks | STALE
+        elif mode == b"cas":
             refused = self._refuse_version(old, cas)
         elif mode == b"set":
             refused = None
@@ -37,7 +47,7 @@ class Changes:
             return refused
         if old is not None and mode in (b"append", b"prepend"):
             return self._join(key, old, data, cas, before=mode == b"prepend")
-        self._store.put(key, flags, expiry, data, old)
+        self._store.put(key, flags, expiry, data, old, marks=marks)
         self._count.total_items += 1
         return STORED
 
@@ -85,9 +95,11 @@ class Changes:
             return NOT_A_NUMBER
         self._count_arithmetic(up, hit=True)
         result = (number + delta) % U64 if up else max(number - delta, 0)
-        # A shorter number doesn't make the value shorter, it is padded: memcached changes it in place.
+        # A shorter number doesn't make the value shorter, it is padded: memcached changes it in place. And so it keeps
+        # its marks, while a longer number is a new item, and fresh.
         text = (b"%d" % result).ljust(old.size)
-        self._store.put(key, item.flags, item.expiry if expiry is None else expiry, text, old)
+        marks = old.marks if len(text) == old.size else 0
+        self._store.put(key, item.flags, item.expiry if expiry is None else expiry, text, old, marks=marks)
         return result
 
     def _count_arithmetic(self, up: bool, *, hit: bool) -> None:
@@ -100,11 +112,38 @@ class Changes:
 
     def remove(self, key: bytes, cas: int | None = None) -> bytes | None:
         """delete, if the version is ``cas`` or none is asked for: None, or why not."""
+        old = self._claim_to_remove(key, cas)
+        if not isinstance(old, Head):
+            return old
+        self._store.remove(key, old)
+        self._count.delete_hits += 1
+        return None
+
+    def make_stale(self, key: bytes, cas: int | None = None, expiry: int | None = None) -> bytes | None:
+        """In the place of ``remove``: the item has a new version, and whoever asks next is to bring a fresh one."""
+        old = self._claim_to_remove(key, cas)
+        if not isinstance(old, Head):
+            return old
+        self._store.amend(key, old, expiry=expiry, marks=STALE, bump=True)
+        return None
+
+    def _claim_to_remove(self, key: bytes, cas: int | None) -> Head | bytes:
         self._count.cmd_delete += 1
         old = self._store.claim(key)
         if old is None or cas not in (None, old.cas):
             self._count.delete_misses += 1
             return NOT_FOUND if old is None else EXISTS
-        self._store.remove(key, old)
-        self._count.delete_hits += 1
-        return None
+        return old
+
+    # --- what asking for an item changes ---
+
+    def make(self, key: bytes, expiry: int) -> None:
+        """An empty item, which whoever is told of it is to fill."""
+        self._store.put(key, 0, expiry, b"", self._store.claim(key), marks=WON)
+        self._count.total_items += 1
+
+    def amend(self, key: bytes, expiry: int, marks: int) -> None:
+        """Give the item, if it is there still, another expiry, other marks, or both."""
+        old = self._store.claim(key)
+        if old is not None:
+            self._store.amend(key, old, expiry=expiry, marks=marks)

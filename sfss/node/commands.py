@@ -22,19 +22,19 @@ It never reads a body, whatever the size of the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from sfss import memcache
 from sfss.memcache import MAX_KEY, Request
 from sfss.node import numbers
 from sfss.node.changes import Changes
 from sfss.node.entries import BODY, HEAD, Item
-from sfss.node.meta import Meta, gives_expiry, key_of
+from sfss.node.meta import Meta, flagged, key_of
+from sfss.node.replies import END, Pieces, Reply
 from sfss.node.scan import lru_crawler, scan
 from sfss.node.stats import VERSION, Stats
 from sfss.node.store import Store
 
-END = b"END\r\n"
 # Their replies wait for the disk, whatever they say: NOT_FOUND may tell of a removal that a power loss would undo. So
 # does that of mn, which writes nothing: it ends a batch of quiet commands, and says that they all hold.
 _WRITING = frozenset((*memcache.STORAGE, b"delete", b"incr", b"decr", b"touch", b"gat", b"gats", b"flush_all",
@@ -66,39 +66,17 @@ _READING = {
 }
 
 
-class Pieces:
-    """A reply that comes in pieces, which are VALUEs or empty; whoever sends them adds END at the end."""
-
-    def __init__(self, pieces: Iterator[bytes], keys: Sequence[bytes] = (), reads: Sequence[bytes] = ()) -> None:
-        """The pieces are made one by one; piece by piece they read, of these ``keys``, what ``reads`` says."""
-        self._pieces = pieces
-        self._keys = keys
-        self._reads = reads
-        self._made = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        self._made += 1
-        return next(self._pieces)
-
-    def needs(self, count: int) -> list[bytes]:
-        """The entries that the next so many pieces will read."""
-        return [kind + key for key in self._keys[self._made : self._made + count] for kind in self._reads]
-
-
-Reply = bytes | Pieces
-
-
 def changes(request: Request) -> bool:
-    """Whether the request may change something, and so has to wait while there is no room for changes."""
+    """Whether the request is to change something. An mg may, and nothing shows it: ``Commands.would_change``."""
     return request.verb in _WRITING and request.verb != b"mn"
 
 
 def waits(request: Request) -> bool:
-    """Whether the reply is sent only when all that was written until then is as durable as was promised."""
-    return request.verb in _WRITING or (request.verb == b"mg" and gives_expiry(request))
+    """Whether the reply is sent only when all that was written until then is as durable as was promised.
+
+    So is that of any request in which something was changed.
+    """
+    return request.verb in _WRITING or (request.verb == b"mg" and flagged(request, b"T"))
 
 
 class Commands:
@@ -109,6 +87,7 @@ class Commands:
         self._stats = stats
         self._count = stats.counters
         self._changes = Changes(store, stats)
+        self._meta = Meta(store, stats, self._changes)
         self._table: dict[bytes, Callable[[Request], Reply]] = {
             b"get": lambda request: self._retrieve(request.verb, request.args, self._get),
             b"bget": lambda request: self._retrieve(
@@ -129,9 +108,9 @@ class Commands:
             b"decr": self._arithmetic,
             b"touch": self._touch,
             b"flush_all": self._flush_all,
-            **Meta(store, stats, self._changes).table,
-            b"scan": lambda request: _pieces(scan(store, stats.counters, request.args)),
-            b"lru_crawler": lambda request: _pieces(lru_crawler(store, request.args)),
+            **self._meta.table,
+            b"scan": lambda request: scan(store, stats.counters, request.args),
+            b"lru_crawler": lambda request: lru_crawler(store, request.args),
             b"stats": self._statistics,
             b"version": lambda _: b"VERSION %b\r\n" % VERSION.encode(),
             b"verbosity": self._verbosity,
@@ -155,8 +134,16 @@ class Commands:
         if request.verb in _MANY:
             keys = request.args[1:] if request.verb in _TOUCHING else request.args
             return [kind + keys[0] for kind in reads] if len(keys) == 1 else ()
+        if request.verb == b"md" and flagged(request, b"I"):  # is not to be removed, but written anew
+            reads = (HEAD, BODY)
         key = key_of(request) if request.verb in _META else request.args[0]
         return [kind + key for kind in reads]
+
+    def would_change(self, request: Request) -> bool:
+        """Whether the request has to wait while there is no room for changes. What it needs is in memory."""
+        if request.verb != b"mg":
+            return changes(request)
+        return self._store.crowded() and self._meta.would_change(request)  # to look closer is worth it only in a crowd
 
     # --- retrieval ---
 
@@ -274,14 +261,14 @@ class Commands:
 
     # --- what only tells ---
 
-    def _statistics(self, request: Request) -> bytes:
+    def _statistics(self, request: Request) -> Reply:
         if not request.args:
             self._store.settle()
             return memcache.stats(self._stats.figures())
         if request.args[0] == b"reset":
             self._stats.reset()
             return _RESET
-        return self._stats.about(request.args[0])
+        return self._stats.about(*request.args)
 
     def _verbosity(self, request: Request) -> bytes:
         """Taken and without effect: the node's log is set up by its own options."""
@@ -325,10 +312,6 @@ _REFUSED: dict[bytes, Callable[[Request], bytes]] = {
     b"refresh_certs": lambda _: b"Error TLS not enabled\r\n",
     # lru, extstore: ERROR, as any unknown word
 }
-
-
-def _pieces(reply: bytes | Iterator[bytes]) -> Reply:
-    return reply if isinstance(reply, bytes) else Pieces(reply)
 
 
 def _value(key: bytes, item: Item, cas: int | None = None) -> bytes:

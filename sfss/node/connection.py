@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, cast
 
 from sfss.memcache import Refusal, Request, RequestParser
 from sfss.node import intake
-from sfss.node.commands import END, Pieces, Reply, changes, waits
+from sfss.node.commands import waits
 from sfss.node.committer import failure
+from sfss.node.replies import END, Pieces, Reply
 from sfss.node.store import KIB, MIB
 
 if TYPE_CHECKING:
@@ -44,14 +45,16 @@ class Connection(asyncio.BufferedProtocol):
     """A connection, as asyncio knows it."""
 
     __slots__ = (
-        "_awaiting", "_ending", "_events", "_held", "_held_bytes", "_large", "_lost", "_parser", "_paused", "_reading",
-        "_ready", "_ready_bytes", "_request", "_rest", "_room", "_scheduled", "_server", "_transport", "ticket",
+        "_asked", "_awaiting", "_ending", "_events", "_held", "_held_bytes", "_large", "_lost", "_parser", "_paused",
+        "_reading", "_ready", "_ready_bytes", "_request", "_rest", "_room", "_scheduled", "_server", "_transport",
+        "ticket",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._parser = RequestParser(server.settings.max_item_size)
         self._events: deque[Request | Refusal] = deque()  # to be carried out
+        self._asked = time.perf_counter()  # when work on the last request began, or at first the connection
         self._request: Request | None = None  # the one whose reply is on its way in pieces ...
         self._rest: Pieces | None = None  # ... and the pieces to come
         self._awaiting = False  # the next one waits for entries from the disk, or for room
@@ -81,6 +84,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
             return
         server.connections.add(self)
+        server.stats.connections = server.connections
         server.stats.curr_connections = len(server.connections)
         self._transport.set_write_buffer_limits(high=OUTPUT)
         # or a machine that vanished would keep its connection for good
@@ -145,6 +149,30 @@ class Connection(asyncio.BufferedProtocol):
         self._room = True
         self._see_to_what_comes()
 
+    def figures(self) -> list[tuple[str, object]]:
+        """What ``stats conns`` tells, in memcached's words: by the number of its socket, with the nearest state."""
+        if self._transport.is_closing():
+            return []
+        about = self._transport.get_extra_info
+        number = about("socket").fileno()
+        return [
+            (f"{number}:addr", _address(about("peername"))),
+            (f"{number}:listen_addr", _address(about("sockname"))),
+            (f"{number}:state", self._state()),
+            (f"{number}:secs_since_last_cmd", int(time.perf_counter() - self._asked)),
+        ]
+
+    def _state(self) -> str:
+        if self._ending:
+            return "conn_closing"
+        if self._awaiting or self._held:
+            return "conn_io_queue"
+        if self._paused:
+            return "conn_mwrite"
+        if self._request is not None:
+            return "conn_parse_cmd"
+        return "conn_nread" if self._parser.lacks else "conn_read"
+
     # --- work ---
 
     def _work(self) -> None:
@@ -186,7 +214,7 @@ class Connection(asyncio.BufferedProtocol):
         if needs and not self._has(needs):
             self._look_at(itertools.islice(self._events, 1, AHEAD))
             return False
-        if changes(request) and not self._server.gate.admits(self._wake):
+        if self._server.commands.would_change(request) and not self._server.gate.admits(self._wake):
             self._awaiting = True
             return False
         return True
@@ -230,7 +258,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _carry_out(self, request: Request) -> None:
         """Begin ``request``, or go on with it. What it raises is its reply: the connection, and the node, go on."""
-        began = time.perf_counter()
+        self._asked = began = time.perf_counter()
+        changes = self._server.store.changes
         last = True
         try:
             reply: Reply = next(self._rest, END) if self._rest is not None else self._server.commands.answer(request)
@@ -243,7 +272,8 @@ class Connection(asyncio.BufferedProtocol):
         if last:
             self._rest = self._request = None
         # Pieces may leave as they come: a reply counts only with its end, and that waits for the disk.
-        ticket = self._server.committer.ticket(self) if last and waits(request) else 0
+        binds = last and (waits(request) or self._server.store.changes != changes)
+        ticket = self._server.committer.ticket(self) if binds else 0
         # Quiet (a meta command's q) is not noreply: if the disk fails, it is said in the place of what wasn't.
         if reply or (ticket and not request.noreply):
             self._emit(reply, ticket)
@@ -311,3 +341,9 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
+
+
+def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> str:
+    """The name of a socket, as memcached writes it."""
+    host, port = name[:2]
+    return f"tcp6:[{host}]:{port}" if ":" in host else f"tcp:{host}:{port}"

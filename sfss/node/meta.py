@@ -3,10 +3,11 @@
 A request is a verb, a key, and flags of one letter that may have a token behind them: ``mg /a.txt v t O17``. A line
 that can't be right is refused before anything is done, and an error is said in quiet mode (``q``) too.
 
+An item may be stale, and somebody may have won it: been told (``W``) to bring what is fresh, while others are told
+that somebody was (``Z``). An mg that wins changes the item, and so does one that makes it (``N``).
+
 Where the node means to differ from memcached:
 
-* ``N`` and ``R`` of mg and ``I`` of ms and md are flags that it doesn't have (``CLIENT_ERROR invalid flag``): they need
-  marks at an item (stale, won by another client) as durable as the item, and the store keeps none.
 * Nobody notes when an item is read: ``l``, and ``la`` of me, count from when it was written, ``h`` is 0, ``fetch`` no.
 * ``T`` of ma holds, and ``t`` tells it wherever it stands. memcached loses it where a number grows by a digit.
 * A key is told as it was asked for, in base64 with ``b``. memcached tells it as it was written.
@@ -23,11 +24,13 @@ from sfss import memcache
 from sfss.memcache import BAD_FORMAT, EXISTS, MAX_KEY, NOT_FOUND, NOT_STORED, STORED, Request
 from sfss.node import numbers
 from sfss.node.changes import Changes
+from sfss.node.entries import STALE, WON
 from sfss.node.scan import CLASS, cost
 from sfss.node.stats import Stats
 from sfss.node.store import Store
 
 _CRLF = b"\r\n"
+_NO_DATA = memoryview(b"")
 _MAX_WORDS = 19  # of a request
 _MAX_OPAQUE = 32  # bytes, with its letter
 _BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
@@ -53,12 +56,11 @@ _WORDS = {STORED: b"HD", EXISTS: b"EX", NOT_FOUND: b"NF", NOT_STORED: b"NS"}
 _MODES = {b"": b"set", b"S": b"set", b"E": b"add", b"A": b"append", b"P": b"prepend", b"R": b"replace"}
 _UP = {b"": True, b"I": True, b"+": True, b"D": False, b"-": False}
 _KNOWN = frozenset(b"NTRlOPLkstcfvhuqFCMJDIb")
-_ABSENT = {b"mg": b"NR", b"ms": b"I", b"md": b"I"}  # flags that would need marks at an item
 
 
-def gives_expiry(request: Request) -> bool:
-    """Whether this mg gives its item another expiry, and so writes; the other verbs write always or never."""
-    return any(word[:1] == b"T" for word in request.args[1:])
+def flagged(request: Request, letter: bytes) -> bool:
+    """Whether a meta command, other than ms, has this flag."""
+    return any(word[:1] == letter for word in request.args[1:])
 
 
 def key_of(request: Request) -> bytes:
@@ -77,8 +79,8 @@ class _Asked(NamedTuple):
     flags: dict[bytes, bytes]  # letter -> token
     numbers: dict[bytes, int]  # letter -> what its token says; T and N as dates
 
-    def told_back(self, figures: Mapping[bytes, int] | None = None, left: int = 0) -> bytes:
-        """The flags of a reply: O and k as they came, and those that ``figures`` has. From T on, ``left`` is t's."""
+    def told_back(self, figures: Mapping[bytes, int] | None = None, left: Mapping[bytes, int] | None = None) -> bytes:
+        """The flags of a reply: O and k as they came, and those that ``figures`` has. ``left``: t's behind others."""
         known = dict(figures or {})
         told = []
         for letter, token in self.flags.items():
@@ -88,20 +90,30 @@ class _Asked(NamedTuple):
                 told.append(b" O" + token)
             elif letter == b"k":
                 told.append(b" k%b b" % base64.b64encode(self.key) if b"b" in self.flags else b" k" + self.key)
-            elif letter == b"T" and b"t" in known:
-                known[b"t"] = left
+            elif left and letter in left:
+                known[b"t"] = left[letter]
         return b"".join(told)
 
 
 class _Found(NamedTuple):
-    """What mg tells of an item, as it was before T. What wasn't asked for may be empty."""
+    """What mg tells of an item, as it was before. What wasn't asked for may be empty."""
 
     flags: int
     expiry: int
     cas: int
     time: int
     size: int
+    marks: int
     data: memoryview
+
+
+class _Outcome(NamedTuple):
+    """What becomes of an item that an mg has asked for."""
+
+    expiry: int
+    marks: int
+    expiries: dict[bytes, int]  # as they were given, flag by flag
+    told: bytes  # of its marks
 
 
 class Meta:
@@ -132,12 +144,16 @@ class Meta:
     # --- mg ---
 
     def _get(self, asked: _Asked, _: bytes) -> bytes:
-        touch = asked.numbers.get(b"T")
-        found = self._fetch(asked, touch)
-        if found is None:
+        found = self._fetch(asked)
+        if found is None and b"N" not in asked.numbers:
             self._count_get(hit=False, touch=False)  # a touch that misses counts as a get, in memcached
             return b"" if b"q" in asked.flags else b"EN" + asked.told_back() + _CRLF
-        self._count_get(hit=True, touch=touch is not None)
+        outcome = _outcome(asked, found)
+        if found is None:
+            found = self._make(asked.key, outcome.expiry)
+        elif (outcome.expiry, outcome.marks) != (found.expiry, found.marks):
+            self._changes.amend(asked.key, outcome.expiry, outcome.marks)
+        self._count_get(hit=True, touch=b"T" in asked.numbers)
         figures = {
             b"s": found.size,
             b"t": self._left(found.expiry),
@@ -146,19 +162,41 @@ class Meta:
             b"l": self._age(found.time),
             b"h": 0,
         }
-        told = asked.told_back(figures, self._left(touch or 0))
+        left = {letter: self._left(expiry) for letter, expiry in outcome.expiries.items()}
+        told = asked.told_back(figures, left) + outcome.told
         if b"v" not in asked.flags:
             return b"HD" + told + _CRLF
         return b"".join((b"VA %d" % found.size, told, _CRLF, found.data, _CRLF))
 
-    def _fetch(self, asked: _Asked, touch: int | None) -> _Found | None:
-        """A body is read only if it is wanted, or has to be written anew; a head only for what a body doesn't tell."""
-        body = touch is not None or b"v" in asked.flags
+    def _fetch(self, asked: _Asked) -> _Found | None:
+        """A body is read only if it is wanted; a head only for what a body doesn't tell."""
+        body = b"v" in asked.flags
         head = self._store.head(asked.key) if b"l" in asked.flags or not body else None
         if not body:
-            return head and _Found(head.flags, head.expiry, head.cas, head.time, head.size, memoryview(b""))
-        item = self._store.get(asked.key) if touch is None else self._store.touch(asked.key, touch)
-        return item and _Found(item.flags, item.expiry, item.cas, head.time if head else 0, len(item.data), item.data)
+            return head and _Found(head.flags, head.expiry, head.cas, head.time, head.size, head.marks, _NO_DATA)
+        item = self._store.get(asked.key)
+        time = head.time if head else 0
+        return item and _Found(item.flags, item.expiry, item.cas, time, len(item.data), item.marks, item.data)
+
+    def _make(self, key: bytes, expiry: int) -> _Found:
+        """The item that N makes, as it is told of: its expiry is for the flags to tell."""
+        self._changes.make(key, expiry)
+        head = self._store.head(key)  # none if its expiry is past
+        return _Found(0, 0, head.cas if head else 0, int(self._store.clock() * 1e6), 0, 0, _NO_DATA)
+
+    def would_change(self, request: Request) -> bool:
+        """Whether this mg would change something, as things are."""
+        if not request.args:
+            return False
+        try:
+            asked = _understand(request, self._store.clock())
+            found = self._fetch(asked)
+        except Exception:  # noqa: BLE001  said in its turn
+            return False
+        if found is None:
+            return b"N" in asked.numbers
+        outcome = _outcome(asked, found)
+        return (outcome.expiry, outcome.marks) != (found.expiry, found.marks)
 
     def _count_get(self, *, hit: bool, touch: bool) -> None:
         if touch:
@@ -179,14 +217,19 @@ class Meta:
         if cas is not None and mode in (b"set", b"replace"):
             mode = b"cas"
         get = asked.numbers.get
-        word = self._changes.keep(mode, asked.key, get(b"F", 0), get(b"T", 0), data, cas or 0)
+        late = b"I" in asked.flags
+        word = self._changes.keep(mode, asked.key, get(b"F", 0), get(b"T", 0), data, cas or 0, late=late)
         if word == STORED and b"q" in asked.flags:
             return b""
         cas = self._after(asked)[b"c"] if word == STORED else 0
         return _WORDS[word] + asked.told_back({b"c": cas}) + _CRLF
 
     def _delete(self, asked: _Asked, _: bytes) -> bytes:
-        refused = self._changes.remove(asked.key, asked.numbers.get(b"C"))
+        cas = asked.numbers.get(b"C")
+        if b"I" in asked.flags:
+            refused = self._changes.make_stale(asked.key, cas, asked.numbers.get(b"T"))
+        else:
+            refused = self._changes.remove(asked.key, cas)
         if refused is None and b"q" in asked.flags:
             return b""
         return (b"HD" if refused is None else _WORDS[refused]) + asked.told_back() + _CRLF
@@ -213,8 +256,7 @@ class Meta:
             return _WORDS[result] + asked.told_back() + _CRLF
         if b"q" in asked.flags and not created:
             return b""
-        figures = self._after(asked)
-        told = asked.told_back(figures, figures[b"t"]) + _CRLF
+        told = asked.told_back(self._after(asked)) + _CRLF
         return b"VA %d%b%d\r\n" % (len(str(result)), told, result) if b"v" in asked.flags else b"HD" + told
 
     def _after(self, asked: _Asked) -> dict[bytes, int]:
@@ -253,6 +295,20 @@ class Meta:
         return max(int(self._store.clock() - time / 1e6), 0)
 
 
+def _outcome(asked: _Asked, found: _Found | None) -> _Outcome:
+    """What becomes of what was found, or is made by N. Flags act in the order in which they stand."""
+    expiry, marks = (found.expiry, found.marks) if found else (0, 0)
+    won = found is None or marks == STALE
+    expiries: dict[bytes, int] = {}
+    for letter, number in asked.numbers.items():
+        if letter == b"T" or (letter == b"N" and found is None):
+            expiries[letter] = expiry = number
+        elif letter == b"R" and found is not None and not marks & WON:
+            won = won or 0 < expiry < number
+    told = (b" Z" if marks & WON else b"") + (b" X" if marks & STALE else b"") + (b" W" if won else b"")
+    return _Outcome(expiry, marks | WON if won else marks, expiries, told)
+
+
 # --- requests ---
 
 
@@ -265,7 +321,7 @@ def _understand(request: Request, now: float) -> _Asked:
     if len(request.args) >= _MAX_WORDS:
         raise _Refused(_TOO_MANY_MG if verb == b"mg" else _TOO_MANY)
     try:
-        asked = _read_flags(verb, name, words, now)
+        asked = _read_flags(name, words, now)
     except _Refused:
         if verb in (b"md", b"ma"):
             raise _Refused(_INVALID_OR_DUPLICATE) from None
@@ -275,7 +331,7 @@ def _understand(request: Request, now: float) -> _Asked:
     return asked
 
 
-def _read_flags(verb: bytes, name: bytes, words: list[bytes], now: float) -> _Asked:
+def _read_flags(name: bytes, words: list[bytes], now: float) -> _Asked:
     flags: dict[bytes, bytes] = {}
     values: dict[bytes, int] = {}
     key, error = name, b""
@@ -283,7 +339,7 @@ def _read_flags(verb: bytes, name: bytes, words: list[bytes], now: float) -> _As
         letter, token = word[:1], word[1:]
         if letter in flags or letter >= b"\x7f":
             raise _Refused(_DUPLICATE)
-        if letter[0] not in _KNOWN or letter in _ABSENT.get(verb, b""):
+        if letter[0] not in _KNOWN:
             raise _Refused(_INVALID)
         flags[letter] = token
         if letter == b"b":

@@ -17,7 +17,8 @@ from urllib.parse import quote_from_bytes
 from sfss import scan as wire
 from sfss.errors import ProtocolError
 from sfss.memcache import BAD_FORMAT, ERROR, MAX_KEY, OK
-from sfss.node.entries import Head
+from sfss.node.entries import HEAD, Head
+from sfss.node.replies import Pieces, Reply
 from sfss.node.stats import Counters
 from sfss.node.store import Store
 
@@ -37,7 +38,7 @@ _MAX_SLEEP = 1_000_000  # microseconds
 _ITEM_COST, _FLAGS_COST = 48 + 8 + 1 + 2, 4
 
 
-def scan(store: Store, count: Counters, args: list[bytes]) -> bytes | Iterator[bytes]:
+def scan(store: Store, count: Counters, args: list[bytes]) -> Reply:
     """``scan <from> <to> <count>``; ``sfss/scan.py`` has the grammar."""
     if len(args) != 3:
         return ERROR + b"\r\n"
@@ -50,7 +51,8 @@ def scan(store: Store, count: Counters, args: list[bytes]) -> bytes | Iterator[b
     # The key that follows another one at once is that with a NUL behind it.
     first = start + b"\0" if args[0].startswith(b"(") else start
     stop = end + b"\0" if args[1].startswith(b"[") else end
-    return _items(store, first, stop, int(args[2]))
+    # The walk itself is done by the loop. Where it begins is read as if the head there were asked for.
+    return Pieces(_items(store, first, stop, int(args[2])), [start], [HEAD])
 
 
 def _bound(word: bytes, everything: bytes) -> bytes | None:
@@ -85,7 +87,7 @@ def _has_expired(store: Store, head: Head) -> bool:
     return head.expiry != 0 and head.expiry <= store.clock()
 
 
-def lru_crawler(store: Store, args: list[bytes]) -> bytes | Iterator[bytes]:
+def lru_crawler(store: Store, args: list[bytes]) -> Reply:
     """``lru_crawler metadump``. What else memcached has of it is answered as by one whose crawler is switched off."""
     verb = args[0] if args else b""
     if len(args) == 1 and verb in (b"enable", b"disable"):
@@ -101,14 +103,14 @@ def lru_crawler(store: Store, args: list[bytes]) -> bytes | Iterator[bytes]:
     return _BAD_SLEEP if verb == b"sleep" and int(args[1]) > _MAX_SLEEP else OK + b"\r\n"
 
 
-def _metadump(store: Store, which: bytes) -> bytes | Iterator[bytes]:
+def _metadump(store: Store, which: bytes) -> Reply:
     """``all``, ``hash`` (the same in another order, in memcached) or ids of slab classes, with commas between."""
     if which in (b"all", b"hash"):
-        return _lines(store)
+        return Pieces(_lines(store))
     classes = [int(word) if re.fullmatch(rb"[0-9]{1,9}", word) else 0 for word in which.split(b",") if word]
     if not classes or not all(0 < number < _CLASSES for number in classes):
         return _BAD_CLASS
-    return _lines(store) if CLASS in classes else iter(())
+    return Pieces(_lines(store) if CLASS in classes else iter(()))
 
 
 def cost(key: bytes, head: Head) -> int:

@@ -2,8 +2,8 @@
 
 Here are plain numbers and their report. Nothing here decides anything.
 
-``stats`` with a word tells more: ``settings items slabs sizes`` as memcached does, as far as a store that has neither
-slabs nor LRU can; ``rocksdb`` is ours. Like memcached, it takes no offence at words behind that.
+``stats`` with a word tells more: ``settings conns items slabs sizes`` as memcached does, as far as a store that has
+neither slabs nor LRU can; ``rocksdb`` is ours. Like memcached, it takes no offence at words behind that.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import resource
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import sfss
 from sfss import memcache
+from sfss.node.replies import END, Pieces, Reply
 from sfss.node.store import Store
 from sfss.scan import MAX_COUNT
 
@@ -27,6 +29,9 @@ VERSION = f"1.6.18+{sfss.__version__}-sfss"
 
 # One reply of any size: memcached can forbid it in these words. `lru_crawler metadump` has pieces.
 _NO_CACHEDUMP = b"CLIENT_ERROR stats cachedump not allowed\r\n"
+_NO_DETAIL = b"CLIENT_ERROR stats detail not allowed\r\n"
+_DETAIL_USAGE = b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"
+_OK = memcache.OK + b"\r\n"
 _ERROR = memcache.ERROR + b"\r\n"
 
 # RocksDB's properties that `stats rocksdb` tells, under their own names. None takes it more than microseconds.
@@ -84,6 +89,13 @@ class Counters:
             setattr(self, field.name, 0)
 
 
+class Connected(Protocol):
+    """A connection, as far as it is told of."""
+
+    def figures(self) -> list[tuple[str, object]]:
+        """What ``stats conns`` says of it; nothing if it has gone."""
+
+
 @dataclass
 class Stats:
     """A node's counters, and what else its STATS reply tells."""
@@ -94,6 +106,7 @@ class Stats:
     max_item_size: int
     max_connections: int
     curr_connections: int = 0
+    connections: Collection[Connected] = ()
     started: float = 0.0  # on the monotonic clock
     address: tuple[str, int] = ("", 0)  # where the node listens
 
@@ -106,8 +119,12 @@ class Stats:
         """All names and figures, in the order in which they are told."""
         return [*self._process(), *self._state(), *self._events(), *self._disk()]
 
-    def about(self, topic: bytes) -> bytes:
+    def about(self, topic: bytes, *words: bytes) -> Reply:
         """The reply to ``stats <topic>``."""
+        if topic == b"conns":
+            return Pieces(self._conns())
+        if topic == b"detail":
+            return self._detail(words[0] if words else b"")
         reports: dict[bytes, Callable[[], list[tuple[str, object]]]] = {
             b"settings": self._settings,
             b"items": self._items,
@@ -118,6 +135,15 @@ class Stats:
         if topic not in reports:
             return _NO_CACHEDUMP if topic == b"cachedump" else _ERROR
         return memcache.stats(reports[topic]())
+
+    def _conns(self) -> Iterator[bytes]:
+        """One by one, for there may be ten thousand."""
+        for connection in list(self.connections):
+            yield memcache.stats(connection.figures()).removesuffix(END)
+
+    def _detail(self, word: bytes) -> bytes:
+        """Figures for each prefix of a key: always off. They would cost every request, and memory for every prefix."""
+        return {b"on": _NO_DETAIL, b"off": _OK, b"dump": END}.get(word, _DETAIL_USAGE)
 
     def _settings(self) -> list[tuple[str, object]]:
         """What memcached has a name for, and holds here; then what only we have."""

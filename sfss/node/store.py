@@ -58,7 +58,6 @@ DELETED_WINDOW, DELETED_TRIGGER, DELETED_RATIO = 1000, 500, 0.5
 BLOOM_BITS = 10  # a key: 1 % of look-ups of absent keys reach a data block
 INFO_LOG, INFO_LOGS = 4 * MIB, 4  # RocksDB's own LOG: size of a file, and how many are kept
 
-READ_AHEAD = 64 * KIB  # of a walk: one wait for the disk, where there is one, for some 500 heads
 HEADS = 256 * KIB  # of heads that one step of a walk may hold at a time
 CAS_LEASE = 120 * 1_000_000  # item versions (microseconds) that are reserved on disk ahead of their use
 
@@ -505,7 +504,6 @@ def _walking() -> ReadOptions:
     reading = ReadOptions()
     reading.set_verify_checksums(True)
     reading.fill_cache(False)  # type: ignore[call-arg]  # the stub forgets it
-    reading.set_readahead_size(READ_AHEAD)
     return reading
 
 
@@ -641,6 +639,7 @@ def _options(blocks: Cache) -> Options:
     options.set_level_zero_stop_writes_trigger(STOP_TABLES)
     options.set_max_total_wal_size(MAX_TOTAL_WAL)
     options.set_max_open_files(MAX_OPEN_FILES)
+    options.set_advise_random_on_open(False)  # the kernel then reads ahead of a walk, twice as fast from a cold disk
     options.set_max_background_jobs(BACKGROUND_JOBS)
     options.set_avoid_unnecessary_blocking_io(True)  # dead files are deleted in the background, not by a client's write
     options.set_keep_log_file_num(INFO_LOGS)
