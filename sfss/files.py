@@ -12,6 +12,8 @@ import time
 from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import NamedTuple
 
+import msgspec
+
 from sfss import paths, record
 from sfss.cluster.replication import Cluster, Token
 from sfss.errors import Damaged, NotFound, TooLarge, Unavailable
@@ -37,6 +39,20 @@ class File(NamedTuple):
 
     info: Info
     content: memoryview
+
+
+class _Draft:
+    """A record that is to be kept. Its payload is held once, in the record."""
+
+    def __init__(self, header: Header, payload: bytes) -> None:
+        self.header = header
+        self.record = record.encode(header, payload)
+
+    def restamp(self, version: int) -> None:
+        """Make it one of another version."""
+        payload = memoryview(self.record)[record.header_end(self.record) :]
+        self.header = msgspec.structs.replace(self.header, version=version)
+        self.record = record.encode(self.header, payload)
 
 
 # Is called with what is there now, None for no file; raises PreconditionFailed to stop the write.
@@ -88,14 +104,15 @@ class Files:
         if condition is not None:  # fail before the content is taken, if it can be known
             condition(await self._present(path, key))
         body, sha256 = await self._collect(content)
-        header = self._header(Kind.FILE, path, key, body, sha256, type(), meta)
-        data = record.encode(header, body)
+        draft = _Draft(self._header(Kind.FILE, path, key, body, sha256, type(), meta), body)
         del body  # as large as the record, and many writes may wait for their nodes here
         if condition is None:
-            await self._cluster.put(key, data)
+            await self._put(path, key, draft)
         else:
-            await self._change(path, key, condition, lambda token: self._cluster.put_if(key, data, token))
-        return _info(path, header)
+            await self._change(
+                path, key, condition, draft, lambda token: self._cluster.put_if(key, draft.record, token)
+            )
+        return _info(path, draft.header)
 
     async def delete(self, path: str, condition: Condition | None = None) -> None:
         """Remove the file at a path. Raises BadPath, NotFound, NodeError, and what ``condition`` raises."""
@@ -111,8 +128,10 @@ class Files:
                 raise NotFound(path)
             condition(info)
 
-        tombstone = record.encode(self._header(Kind.TOMBSTONE, path, key, b"", b""), b"")
-        await self._change(path, key, there_and_right, lambda token: self._cluster.delete_if(key, tombstone, token))
+        tombstone = _Draft(self._header(Kind.TOMBSTONE, path, key, b"", b""), b"")
+        await self._change(
+            path, key, there_and_right, tombstone, lambda token: self._cluster.delete_if(key, tombstone.record, token)
+        )
 
     def check_size(self, size: int) -> None:
         """Raises TooLarge if a file of ``size`` bytes, or the beginning of one, can't be taken."""
@@ -150,16 +169,30 @@ class Files:
             chunks.append(chunk)
         return b"".join(chunks) if len(chunks) != 1 else chunks[0], digest.digest()
 
+    async def _put(self, path: str, key: bytes, draft: _Draft) -> None:
+        for _ in range(_RACES):
+            if await self._cluster.put(key, draft.record):
+                return
+            self._make_newer(draft, await self._cluster.head(key))
+        raise Unavailable(f"'{path}' was overwritten {_RACES} times while it was stored: try again")
+
     async def _change(
-        self, path: str, key: bytes, condition: Condition, change: Callable[[Token], Awaitable[bool]]
+        self, path: str, key: bytes, condition: Condition, draft: _Draft, change: Callable[[Token], Awaitable[bool]]
     ) -> None:
         """Make a change if the condition holds of just the state that it takes the place of."""
         for _ in range(_RACES):
-            header, token = await self._cluster.get_for_update(key)
-            condition(_info(path, header) if header and _is_file(path, header) else None)
+            there, token = await self._cluster.get_for_update(key)
+            condition(_info(path, there) if there and _is_file(path, there) else None)
+            self._make_newer(draft, there)
             if await change(token):
                 return
         raise Unavailable(f"'{path}' changed {_RACES} times while its condition was checked: try again")
+
+    def _make_newer(self, draft: _Draft, there: Header | None) -> None:
+        """Give the record a version above that of what it is to replace: another front's clock may be ahead of ours."""
+        if there is not None and there.order >= draft.header.order:
+            self._last_version = max(self._last_version, there.version)
+            draft.restamp(self._next_version())
 
     def _header(
         self,

@@ -128,6 +128,19 @@ def decode(data: bytes) -> Record:
     return Record(header, payload)
 
 
+def is_older(data: bytes, there: bytes) -> bool:
+    """Whether ``data`` is a record, and older than the one whose prefix and header ``there`` is.
+
+    False where either is none, or is damaged: then there is nothing to go by.
+    """
+    if not there or not data.startswith(_MAGIC):
+        return False
+    try:
+        return decode_header(data)[0].order < decode_header(there)[0].order
+    except Damaged:
+        return False
+
+
 def header_end(data: bytes | memoryview) -> int | None:
     """Where the header of what may be a record ends, from its first 16 bytes alone; None if it isn't a record.
 

@@ -62,8 +62,11 @@ class Backend(Protocol):
     async def head(self, key: bytes) -> bytes | None:
         """At least the prefix and header of the record, the whole of it from a node that can't do better."""
 
-    async def set(self, key: bytes, data: bytes) -> None:
-        """Store, whatever was there. Raises TooLarge or OutOfSpace when the node can't take it."""
+    async def set(self, key: bytes, data: bytes) -> bool:
+        """Store, whatever was there. Raises TooLarge or OutOfSpace when the node can't take it.
+
+        False if a newer version of the record lies there, from a node that looks (sfss's own): nothing was done.
+        """
 
     async def add(self, key: bytes, data: bytes) -> bool:
         """Store if nothing is there; False if something is. Only where the node has ``cas``."""

@@ -111,11 +111,14 @@ class MemcachedNode:
         reply = await self._retrieve(b"head" if self.capabilities and self.capabilities.head else b"get", key)
         return reply.values[0].data if reply.values else None
 
-    async def set(self, key: bytes, data: bytes) -> None:
+    async def set(self, key: bytes, data: bytes) -> bool:
         stored = await self._store(_is_set, _SET, key, data)
+        if not stored and self.capabilities and self.capabilities.kind == "sfss":
+            return False
         # Beansdb says NOT_STORED when the very same bytes lie there already, as after a set that was tried again.
         if not stored and await self.get(key) != data:
             raise NodeRefused(self._name, "answered NOT_STORED")
+        return True
 
     async def add(self, key: bytes, data: bytes) -> bool:
         self._check_cas()

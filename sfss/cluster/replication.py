@@ -66,16 +66,18 @@ class Cluster:
             return None, Guard.ABSENT
         return _checked_header(node, found.data), found.token
 
-    async def put(self, key: bytes, data: bytes) -> None:
-        """Store a record; returns when it is kept. Raises TooLarge, OutOfSpace, NodeError."""
-        await self._owner(key).set(key, data)
+    async def put(self, key: bytes, data: bytes) -> bool:
+        """Store a record; returns when it is kept. Raises TooLarge, OutOfSpace, NodeError.
+
+        False if a newer version was seen to lie there: nothing was done.
+        """
+        return await self._owner(key).set(key, data)
 
     async def put_if(self, key: bytes, data: bytes, token: Token, expiry: int = 0) -> bool:
         """Store a record if the state is still the token's; False if it isn't. ``expiry`` in seconds, 0 for never."""
         node = self._owner(key)
         if token is Guard.NONE:
-            await node.set(key, data)
-            return True
+            return await node.set(key, data)
         if token is Guard.ABSENT:
             return await node.add(key, data)
         assert isinstance(token, int)

@@ -6,6 +6,7 @@ counters that memcached moves are moved here.
 
 from __future__ import annotations
 
+from sfss import record
 from sfss.memcache import EXISTS, NOT_FOUND, NOT_STORED, STORED
 from sfss.node.entries import STALE, WON, Head
 from sfss.node.numbers import U64, unsigned
@@ -28,6 +29,8 @@ class Changes:
     ) -> bytes:
         """set, add, replace, append, prepend, cas: STORED, or why not.
 
+        A set of a record that is older than the one that lies there isn't carried out: it came late.
+
         ``late``: a cas of an older version is welcome too, but what it brings is stale, and goes when the item goes.
         """
         self._count.cmd_set += 1
@@ -40,7 +43,8 @@ class Changes:
         elif mode == b"cas":
             refused = self._refuse_version(old, cas)
         elif mode == b"set":
-            refused = None
+            refused = NOT_STORED if old is not None and record.is_older(data, old.header) else None
+            self._count.older_records += refused is not None
         else:
             refused = NOT_STORED if (old is None) != (mode == b"add") else None
         if refused:

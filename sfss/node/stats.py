@@ -75,6 +75,7 @@ class Counters:
     touch_misses: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
+    older_records: int = 0  # sets that were not carried out, for a newer version of the record lies there
     slow_cmd: int = 0
     disk_reads: int = 0  # entries that were not in memory, and were read by threads
     held_writes: int = 0  # times that a change had to wait until RocksDB had written out more

@@ -26,6 +26,7 @@ from sfss.backends.base import Backend
 from sfss.config import Address
 from sfss.errors import BadRequest, NodeAway, NodeError, TooLarge
 from tests.servers import HOST, free_port
+from tests.test_record import make
 
 ALL_BYTES = bytes(range(256)) + b"\r\nEND\r\nVALUE /k 0 1\r\n\0"
 MIB = 2**20
@@ -77,8 +78,19 @@ class BackendContract:
 
     async def test_the_last_set_wins(self, backend: Backend, key: bytes) -> None:
         for value in (b"one", b"two", b"", b"three"):
-            await backend.set(key, value)
+            assert await backend.set(key, value)
             assert await backend.get(key) == value
+
+    async def test_a_record_that_comes_late_is_refused_by_a_node_that_looks(
+        self, backend: Backend, key: bytes
+    ) -> None:
+        old, new = (make(b"payload", version=version) for version in (7, 8))
+        assert await backend.set(key, new)
+        assert await backend.set(key, new)
+        assert backend.capabilities is not None
+        looks = backend.capabilities.kind == "sfss"
+        assert await backend.set(key, old) != looks
+        assert await backend.get(key) == (new if looks else old)
 
     async def test_the_same_bytes_can_be_set_again(self, backend: Backend, key: bytes) -> None:
         await backend.set(key, b"same")

@@ -18,6 +18,7 @@ from sfss.node.store import MIB, Store
 from tests.node.support import STEADY, Client, Clock, connected, set_request, talk, there
 from tests.node.test_store import file_record
 from tests.servers import memcached
+from tests.test_record import make
 
 LONG = b"k" * 251
 NUMBER = b"set n 0 0 %d\r\n%b\r\n"
@@ -260,3 +261,19 @@ def test_an_item_lives_at_least_as_long_as_was_asked(tmp_path: Path) -> None:
     clock.now += 3.0
     assert commands.answer(memcache.Request(b"get", [b"a"], b"", False)) == b"END\r\n"
     store.close()
+
+
+async def test_a_record_that_comes_after_a_newer_version_of_it_is_not_stored(node: Server) -> None:
+    older, newer = (make(b"payload", version=version) for version in (7, 8))
+    tie = make(b"payload", version=8, front=8)
+    stored, refused = b"STORED\r\n", b"NOT_STORED\r\n"
+    for first, comes, answer in (
+        (newer, older, refused), (tie, newer, refused), (newer, newer, stored), (newer, tie, stored),
+        (newer, b"text", stored), (b"text", older, stored), (newer, older[:30], stored), (newer[:30], older, stored),
+    ):  # fmt: skip
+        requests = set_request(b"a", first) + set_request(b"a", comes) + b"get a\r\ndelete a\r\n"
+        left = comes if answer == stored else first
+        value = b"VALUE a 0 %d\r\n%b\r\nEND\r\n" % (len(left), left)
+        assert await talk(node.port, requests) == stored + answer + value + b"DELETED\r\n"
+    async with connected(node.port) as client:
+        assert (await client.stats())["older_records"] == "2"
