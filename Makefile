@@ -3,14 +3,14 @@
 #   make run     install what is missing into .venv, and serve on embedded nodes    (make run ARGS="--port 80")
 #   make test    install what the tests need, Debian's packages too, and run them   (make test ARGS="-k ring")
 #
-# and for those who change sfss: make lint, make format, make bench.
+# and for those who change sfss: make lint, make format, make bench, make bench-node.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test lint format bench clean
+.PHONY: run test lint format bench bench-node clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/sfss $(ARGS)
@@ -31,6 +31,10 @@ format: $(VENV)/.test
 bench: $(VENV)/.test
 	tests/install-servers nginx wrk
 	$(BIN)/python -m benchmarks.front $(ARGS)
+
+bench-node: $(VENV)/.test
+	tests/install-servers
+	$(BIN)/python -m benchmarks.node $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
