@@ -39,7 +39,22 @@ examples:
   SFSS_STORAGE_NODES=a:11211,b:11211 sfss       on other machines' nodes
   sfss node --port 7900 --data /srv/sfss        one storage node
   sfss node backup --data /srv/sfss /mnt/b1     a copy of what it holds, while it serves
+  sfss node import cache:11211                  what a memcached or Beansdb holds, to the node on 127.0.0.1:7900
   sfss status                                   what the nodes of a running service say
+"""
+
+NODE_EXAMPLES = """\
+examples:
+  sfss node --data /srv/sfss                            on 127.0.0.1:7900
+  sfss node --data /srv/sfss --host 10.0.0.7            for the other machines of a network that you trust
+  sfss node --data /srv/sfss --cache 1GiB               with more memory for what is read often
+  printf 'stats\\r\\nquit\\r\\n' | nc 127.0.0.1 7900       what it has and does
+  sfss node backup --data /srv/sfss /mnt/monday         while it serves, or while it doesn't
+  sfss node verify --data /mnt/monday
+
+SIGTERM stops it in good order: what was asked is answered, and the next start has nothing to recover.
+Exit status: 0 it was told to stop; 2 an option or the data directory is wrong, and the message says what to do.
+docs/operations/node.rst is the operator's page, docs/node-protocol.rst the programmer's.
 """
 
 
@@ -74,7 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     node = commands.add_parser(
         "node",
         help="run one storage node",
-        description="A storage node: a memcached-protocol server that forgets nothing.",
+        description="A storage node: a server of memcached's text protocol that keeps its items on disk and forgets\n"
+        "nothing. Any memcached client can use it. Whoever reaches its port may read and change everything.",
+        epilog=NODE_EXAMPLES,
+        formatter_class=form,
     )
     node.add_argument("--host", default="127.0.0.1", help="address to answer on (default: %(default)s)")
     node.add_argument("--port", type=int, default=7900, help="port to answer on, 0 for any (default: %(default)s)")
@@ -82,8 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     node.add_argument("--durability", choices=("fsync", "os"), default="fsync",
                       help="fsync: acknowledged means on disk, even if the power fails; os: handed to the kernel, lost"
                       " only if the machine stops (default: %(default)s)")  # fmt: skip
-    node.add_argument("--max-item-size", default="8MiB", metavar="SIZE", help="largest value (default: %(default)s)")
-    node.add_argument("--max-connections", type=int, default=10_000, metavar="N", help="(default: %(default)s)")
+    node.add_argument(
+        "--max-item-size", default="8MiB", metavar="SIZE", help="largest value that it takes (default: %(default)s)"
+    )
+    node.add_argument("--max-connections", type=int, default=10_000, metavar="N",
+                      help="clients at a time; one more is told so and hung up on (default: %(default)s)")  # fmt: skip
     node.add_argument("--cache", default="96MiB", metavar="SIZE",
                       help="memory for what is read often; a node needs some 150 MiB beside it (default: %(default)s)"
                       )  # fmt: skip

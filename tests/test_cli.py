@@ -168,6 +168,8 @@ def test_status_of_nobody_says_what_to_do() -> None:
     [
         (["--port", "99999"], "--port: 99999"),
         (["--max-item-size", "much"], "--max-item-size: 'much' is not a size"),
+        (["--cache", "much"], "--cache: 'much' is not a size"),
+        (["--cache", "1MiB"], "--cache: 1048576 bytes are too few, give at least 4MiB"),
     ],
 )
 def test_a_wrong_option_of_the_node_is_named(tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -69,6 +69,7 @@ STOP_TABLES, CROWDED_TABLES = 60, 20
 # Memory for what is read, unless told otherwise: a third for the entries that were last read or written, the rest for
 # RocksDB's own cache, of heads, small bodies, and every index and filter block.
 CACHE = 96 * MIB
+LEAST_CACHE = 4 * MIB  # a head must fit whatever its header: what it is read with may take a turn more to come
 OWN_SHARE = 3
 
 
@@ -91,6 +92,8 @@ class Store:
 
         Raises ConfigError; ``recover`` as ``opening`` has it.
         """
+        if cache < LEAST_CACHE:
+            raise ConfigError(f"--cache: {cache} bytes are too few, give at least {LEAST_CACHE // MIB}MiB")
         self.directory = directory
         self.clock = clock
         self.memory = Memory(cache // OWN_SHARE)
