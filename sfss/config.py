@@ -59,6 +59,9 @@ class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[storage]``: the nodes, and how long to wait for them."""
 
     nodes: tuple[str, ...] = ()  # as parse_address takes them; none: the embedded ones
+    copies: Annotated[int, Meta(ge=1, le=16)] = 1
+    write_quorum: Annotated[int, Meta(ge=1, le=16)] = 1
+    read_quorum: Annotated[int, Meta(ge=1, le=16)] = 1
     connect_timeout: Seconds = 0.5
     timeout: Seconds = 2.0
     retry_after: Seconds = 2.0
@@ -232,7 +235,16 @@ def _check_together(settings: Settings) -> None:
         nodes = settings.nodes
     except ValueError as error:
         raise ConfigError(f"storage.nodes: {error}") from None
+    _check_copies(settings.storage, len(nodes))
     # The ring leaves memcached's own port out of a name, as libmemcached does.
     for texts in ([node.name.removesuffix(":11211") for node in nodes], [str(node) for node in nodes]):
         if twice := next((text for text in texts if texts.count(text) > 1), None):
             raise ConfigError(f"storage.nodes: '{twice}' stands there twice")
+
+
+def _check_copies(storage: Storage, nodes: int) -> None:
+    for name, quorum in (("write_quorum", storage.write_quorum), ("read_quorum", storage.read_quorum)):
+        if quorum > storage.copies:
+            raise ConfigError(f"storage.{name}: {quorum} of {storage.copies} copies can't be; raise storage.copies")
+    if storage.copies > nodes:
+        raise ConfigError(f"storage.copies: {storage.copies} copies need as many nodes, and there are {nodes}")

@@ -118,7 +118,8 @@ class Files:
         """Remove the file at a path. Raises BadPath, NotFound, NodeError, and what ``condition`` raises."""
         paths.check(path)
         key = paths.key_of(path)
-        if condition is None:
+        tombstone = _Draft(self._header(Kind.TOMBSTONE, path, key, b"", b""), b"")
+        if condition is None and not self._cluster.keeps_tombstones:
             if not await self._cluster.delete(key):
                 raise NotFound(path)
             return
@@ -126,9 +127,15 @@ class Files:
         def there_and_right(info: Info | None) -> None:
             if info is None:
                 raise NotFound(path)
-            condition(info)
+            if condition is not None:
+                condition(info)
 
-        tombstone = _Draft(self._header(Kind.TOMBSTONE, path, key, b"", b""), b"")
+        if condition is None:
+            there = await self._cluster.head(key)
+            there_and_right(_info(path, there) if there and _is_file(path, there) else None)
+            self._make_newer(tombstone, there)
+            await self._put(path, key, tombstone)
+            return
         await self._change(
             path, key, there_and_right, tombstone, lambda token: self._cluster.delete_if(key, tombstone.record, token)
         )

@@ -6,11 +6,13 @@ This is the whole of what ``files`` sees. Records go in and come out checked; ke
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import enum
 from collections.abc import Sequence
 
 from sfss import record
 from sfss.backends.base import Backend
+from sfss.cluster.copies import ONE_COPY, SPARES, Copies, Place, Quorum, put_newer
 from sfss.cluster.ring import Ring
 from sfss.errors import Damaged, NodeError, Unavailable
 from sfss.record import Header, Record
@@ -30,11 +32,13 @@ Token = int | Guard
 
 
 class Cluster:
-    """The nodes, and which of them owns a key."""
+    """The nodes, and which of them keep a key's record. With one copy the owner is asked and nobody else."""
 
-    def __init__(self, nodes: Sequence[Backend]) -> None:
+    def __init__(self, nodes: Sequence[Backend], quorum: Quorum = ONE_COPY) -> None:
         self._nodes = {node.address.name: node for node in nodes}
-        self._ring = Ring(list(self._nodes))
+        self._copies = Copies(quorum, nodes)
+        self._one = quorum.copies == 1
+        self._ring = Ring(list(self._nodes), 1 if self._one else quorum.copies + SPARES)
 
     async def start(self) -> None:
         """Connect to every node, or begin to try."""
@@ -42,60 +46,89 @@ class Cluster:
 
     async def close(self) -> None:
         """Disconnect from every node."""
+        await self._copies.close()
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
 
     async def get(self, key: bytes) -> Record | None:
-        """The record, checked; None if the owner says that there is none. Raises Damaged, NodeError."""
+        """The record, checked; None if there is none for sure. Raises Damaged, Unavailable."""
+        if not self._one:
+            found = await self._copies.find(key, self._place(key), whole=True)
+            return None if found is None or found[1] is None else record.decode(found[1])
         node = self._owner(key)
         data = await node.get(key)
         return None if data is None else _checked(node, data)
 
     async def head(self, key: bytes) -> Header | None:
         """The record's header, checked; its payload isn't read where the owner can do without."""
+        if not self._one:
+            found = await self._copies.find(key, self._place(key), whole=False)
+            return None if found is None else found[0]
         node = self._owner(key)
         data = await node.head(key)
         return None if data is None else _checked_header(node, data)
 
     async def get_for_update(self, key: bytes) -> tuple[Header | None, Token]:
-        """The present header, and the token with which ``put_if`` and ``delete_if`` change just this state."""
+        """The present header, and the token with which ``put_if`` and ``delete_if`` change just this state.
+
+        The key's first owner decides, and by what it has: if a newer version is seen elsewhere, it gets that first.
+        """
         node = self._owner(key)
         if not node.capabilities or not node.capabilities.cas:
             return await self.head(key), Guard.NONE
+        if not self._one:
+            newest = await self._copies.find(key, self._place(key), whole=True)
+            if newest is not None and newest[1] is not None:
+                await put_newer(node, key, newest[1], newest[0])
         found = await node.gets(key)
         if found is None:
             return None, Guard.ABSENT
         return _checked_header(node, found.data), found.token
 
     async def put(self, key: bytes, data: bytes) -> bool:
-        """Store a record; returns when it is kept. Raises TooLarge, OutOfSpace, NodeError.
+        """Store a record; returns when as many nodes keep it as are asked for.
 
-        False if a newer version was seen to lie there: nothing was done.
+        Raises TooLarge, OutOfSpace, Unavailable. False if a newer version was seen to lie there: nothing was done.
         """
+        if not self._one:
+            return await self._copies.put(key, data, self._place(key))
         return await self._owner(key).set(key, data)
 
     async def put_if(self, key: bytes, data: bytes, token: Token, expiry: int = 0) -> bool:
         """Store a record if the state is still the token's; False if it isn't. ``expiry`` in seconds, 0 for never."""
-        node = self._owner(key)
         if token is Guard.NONE:
-            return await node.set(key, data)
+            return await self.put(key, data)
+        node = self._owner(key)
         if token is Guard.ABSENT:
-            return await node.add(key, data)
-        assert isinstance(token, int)
-        return await node.replace(key, data, token, expiry)
+            done = await node.add(key, data)
+        else:
+            assert isinstance(token, int)
+            done = await node.replace(key, data, token, expiry)
+        if done and not self._one:
+            await self._copies.put(key, data, self._place(key), held=[node])
+        return done
+
+    @property
+    def keeps_tombstones(self) -> bool:
+        """Whether a tombstone takes the place of what is deleted, so that no copy that was away brings it back."""
+        return not self._one
 
     async def delete(self, key: bytes) -> bool:
-        """Remove what lies there; False if nothing did."""
+        """Remove what lies there; False if nothing did. Only where no tombstones are kept."""
         return await self._owner(key).delete(key)
 
     async def delete_if(self, key: bytes, tombstone: bytes, token: Token) -> bool:
         """Remove what lies there if the state is still the token's; False if it isn't.
 
-        The protocol has no conditional delete: the tombstone takes the record's place, and expires.
+        The protocol has no conditional delete: the tombstone takes the record's place, and of a single copy it expires.
         """
-        if token is Guard.NONE:
+        if token is Guard.NONE and self._one:
             await self.delete(key)
             return True
-        return await self.put_if(key, tombstone, token, _TOMBSTONE_EXPIRY)
+        return await self.put_if(key, tombstone, token, _TOMBSTONE_EXPIRY if self._one else 0)
+
+    def counts(self) -> dict[str, int]:
+        """What happened to copies since the start."""
+        return dataclasses.asdict(self._copies.counts)
 
     def ready(self) -> dict[str, str | None]:
         """Each node's address, with why it is away, or None if it is here."""
@@ -126,6 +159,11 @@ class Cluster:
 
     def _owner(self, key: bytes) -> Backend:
         return self._nodes[self._ring.owners(key)[0]]
+
+    def _place(self, key: bytes) -> Place:
+        nodes = [self._nodes[name] for name in self._ring.owners(key)]
+        copies = self._copies.quorum.copies
+        return Place(nodes[:copies], nodes[copies:])
 
 
 def _checked(node: Backend, data: bytes) -> Record:

@@ -22,28 +22,29 @@ _DEFAULT_PORT = ":11211"  # libmemcached leaves memcached's own port out of the 
 class Ring:
     """Places keys on ``names``, which are distinct; the order in which they are given changes nothing."""
 
-    def __init__(self, names: Sequence[str], copies: int = 1) -> None:
+    def __init__(self, names: Sequence[str], count: int = 1) -> None:
+        """``count``: how many owners of a key there are; fewer if there are fewer nodes."""
         by_ketama = {name.removesuffix(_DEFAULT_PORT): name for name in names}
         if len(by_ketama) != len(names) or not names:
             raise ValueError("a ring needs nodes, and different names for them")
         points = HashRing(dict.fromkeys(by_ketama, 1), hash_fn="ketama").get_points()
         self._positions = [position for position, _ in points]  # sorted; 160 to a node
-        self._owners = _owners_at([by_ketama[name] for _, name in points], min(copies, len(names)))
+        self._owners = _owners_at([by_ketama[name] for _, name in points], min(count, len(names)))
 
     def owners(self, key: bytes) -> tuple[str, ...]:
-        """The names of the first ``copies`` distinct nodes from the key's point on; fewer if there are fewer."""
+        """The names of the first ``count`` distinct nodes from the key's point on."""
         point = int.from_bytes(hashlib.md5(key, usedforsecurity=False).digest()[:4], "little")
         return self._owners[bisect_left(self._positions, point) % len(self._positions)]
 
 
-def _owners_at(names: list[str], copies: int) -> list[tuple[str, ...]]:
+def _owners_at(names: list[str], count: int) -> list[tuple[str, ...]]:
     """For each point, the distinct names met from there on, round the ring."""
     found = []
     for start in range(len(names)):
         owners: dict[str, None] = {}
         for step in range(len(names)):
             owners[names[(start + step) % len(names)]] = None
-            if len(owners) == copies:
+            if len(owners) == count:
                 break
         found.append(tuple(owners))
     return found

@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from sfss.backends.memcached import MemcachedNode
+from sfss.cluster.copies import Quorum
 from sfss.cluster.replication import Cluster
 from sfss.config import Settings
 from sfss.errors import ConfigError
@@ -70,7 +71,8 @@ def create_app(settings: Settings) -> web.Application:
                 retry_after=settings.storage.retry_after,
             )
             for address in settings.nodes
-        ]
+        ],
+        Quorum(settings.storage.copies, settings.storage.write_quorum, settings.storage.read_quorum),
     )
     files = Files(cluster, max_file_size=settings.limits.max_file_size)
     status = StatusHandlers(files)

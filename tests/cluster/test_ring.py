@@ -109,13 +109,13 @@ def test_the_order_of_the_names_changes_nothing(names: list[str], copies: int, k
 
 
 def test_the_first_owner_is_the_same_however_many_copies_there_are() -> None:
-    one, three = Ring(NAMES), Ring(NAMES, copies=3)
+    one, three = Ring(NAMES), Ring(NAMES, count=3)
     assert all(one.owners(key) == three.owners(key)[:1] for key in KEYS[:2000])
 
 
 def test_where_an_owner_is_gone_the_next_one_takes_its_keys() -> None:
     gone = NAMES[4]
-    whole, without = Ring(NAMES, copies=3), Ring([name for name in NAMES if name != gone], copies=2)
+    whole, without = Ring(NAMES, count=3), Ring([name for name in NAMES if name != gone], count=2)
     for key in KEYS[:2000]:
         assert without.owners(key) == tuple(name for name in whole.owners(key) if name != gone)[:2]
 

@@ -35,8 +35,8 @@ asyncio.run(serve(settings))
 
 @contextlib.asynccontextmanager
 async def running(data: Path, **settings: Any) -> AsyncIterator[Server]:
-    """A node on any free port, stopped in good order."""
-    server = Server(NodeSettings(data, port=0, **settings))
+    """A node on any free port, unless one is named, stopped in good order."""
+    server = Server(NodeSettings(data, **{"port": 0, **settings}))
     await server.start()
     try:
         yield server

@@ -1,0 +1,400 @@
+"""Several copies of each record: written to a quorum of its owners, read from a quorum, put right where they differ.
+
+The *owners* of a key are the first ``copies`` nodes on the ring from its point on; the *spares* are those that come
+next. A write goes to all owners at once; where one can't take it, the next spare does (handoff). It has succeeded when
+``write_quorum`` nodes hold it; the rest of the copies are written behind the answer.
+
+What reads promise follows from the quorums:
+
+* ``read_quorum + write_quorum > copies`` (2 and 2 of 3): every read sees every acknowledged write that came before it,
+  for the owners that it asked and those that acknowledged have one in common. Only owners count towards a quorum then;
+  a spare's copy makes the file safer, not the write acknowledged.
+* else (1 and 1 of 2): spares count, so that a write succeeds as long as any node can take it. A read may see an older
+  version while a newer one is on its way to the node that it asked.
+
+In both, that there is *no* file is said only if fewer nodes than ``write_quorum`` were not heard of, among all those
+whose copy would have counted: else an acknowledged write might lie just there. Of versions the highest wins; a deletion
+is a version too, the tombstone.
+
+Decisions (``get_for_update``, ``put_if``) are made by the key's first owner alone, and fail while it is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sfss import record
+from sfss.backends.base import Backend
+from sfss.cluster.latency import Latency
+from sfss.errors import Damaged, NodeError, OutOfSpace, SfssError, TooLarge, Unavailable
+from sfss.record import Header, Kind
+
+log = logging.getLogger("sfss.cluster")
+
+SPARES = 2  # nodes behind the owners that may take a copy in place of one that is away
+MENDING = 16  # copies that are put right at a time; what comes then is left to the next read, or to repair
+SIMILAR = 2.0  # nodes that are so many times as slow as the quickest still count as quick
+SHORTEST_HEDGE = 0.002  # seconds: sooner a second question costs more than it saves
+
+
+class Quorum(NamedTuple):
+    """How many copies there are, and how many of them a write and a read need."""
+
+    copies: int
+    write: int
+    read: int
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether every read sees every write that was acknowledged before it."""
+        return self.read + self.write > self.copies
+
+
+ONE_COPY = Quorum(1, 1, 1)
+
+
+class Place(NamedTuple):
+    """Where a key's copies lie."""
+
+    owners: Sequence[Backend]
+    spares: Sequence[Backend]
+
+
+@dataclass
+class Counts:
+    """What happened since the start."""
+
+    handoffs: int = 0  # copies that a spare took in place of an owner
+    hedges: int = 0  # reads that asked another node because the first was slow
+    mended: int = 0  # copies that were missing, old or damaged, and were put right after a read
+    late_failures: int = 0  # copies that could not be written behind an answer
+    damaged: int = 0  # copies that were read and did not pass their checksums
+
+
+class _Answer(NamedTuple):
+    """What a node has under a key."""
+
+    header: Header | None
+    data: bytes | None  # the record, if it was asked for whole
+    damaged: bool = False  # its header is sound, its payload is not
+
+
+class Copies:
+    """Reads and writes of copies on places that are given. One event loop."""
+
+    def __init__(self, quorum: Quorum, nodes: Iterable[Backend]) -> None:
+        self.quorum = quorum
+        self.counts = Counts()
+        self._latencies = {node.address.name: Latency() for node in nodes}
+        self._behind: set[asyncio.Task[Any]] = set()  # what goes on behind answers
+        self._mending: set[bytes] = set()
+
+    async def close(self) -> None:
+        """Give up what goes on behind answers."""
+        for task in self._behind:
+            task.cancel()
+        if self._behind:
+            await asyncio.wait(self._behind)
+
+    # --- writing ---
+
+    async def put(self, key: bytes, data: bytes, place: Place, held: Sequence[Backend] = ()) -> bool:
+        """Write to all owners but those that have it already; returns when a quorum has it.
+
+        False if a newer version was seen. Raises TooLarge, OutOfSpace, Unavailable; the outcome is unknown then, and
+        trying again is safe. It goes on behind a caller who is cancelled.
+        """
+        return await _Spread(self, key, data, place, held).run()
+
+    def count_late(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.counts.late_failures += 1
+
+    # --- reading ---
+
+    async def find(self, key: bytes, place: Place, *, whole: bool) -> tuple[Header, bytes | None] | None:
+        """The newest version, its record too if ``whole``; None if it is sure that there is none.
+
+        Tombstones are found like any other version. Raises Unavailable, or Damaged if only damaged copies answer.
+        """
+        search = _Search(self, key, place, whole=whole)
+        newest = await search.run()
+        if newest is None or newest.header is None:
+            return None
+        behind = [node for node, answer in search.answers.items() if _order(answer) < newest.header.order]
+        if lacking := [node for node in (*behind, *search.damaged) if node in place.owners]:
+            self._mend(key, search.holder_of(newest), newest, lacking)
+        return newest.header, newest.data
+
+    def order(self, nodes: Sequence[Backend]) -> list[Backend]:
+        """The nodes in the order in which they should be asked: those that are here, and quick, first."""
+        means = {node.address.name: self._latencies[node.address.name].mean for node in nodes}
+        quick = SIMILAR * min((mean for mean in means.values() if mean), default=0.0)
+        return sorted(nodes, key=lambda node: (node.away is not None, means[node.address.name] > quick))
+
+    def latency(self, node: Backend) -> Latency:
+        return self._latencies[node.address.name]
+
+    def _mend(self, key: bytes, holder: Backend, newest: _Answer, lacking: Sequence[Backend]) -> None:
+        """Behind the answer, write the newest version where it was seen to be missing, old or damaged."""
+        if key in self._mending or len(self._mending) >= MENDING:
+            return
+        self._mending.add(key)
+        task = self.later(self._mend_now(key, holder, newest, lacking))
+        task.add_done_callback(lambda _: self._mending.discard(key))
+
+    async def _mend_now(self, key: bytes, holder: Backend, newest: _Answer, lacking: Sequence[Backend]) -> None:
+        assert newest.header is not None
+        with contextlib.suppress(SfssError):  # the next read, or repair, will try again
+            data = newest.data if newest.data is not None else await holder.get(key)
+            if data is None:
+                return
+            version = record.decode(data).header
+            for node in lacking:
+                if await put_newer(node, key, data, version):
+                    self.counts.mended += 1
+
+    def later(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task that is held on to, whoever awaits it or not."""
+        task = asyncio.ensure_future(work)
+        self._behind.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._behind.discard(task)
+        if not task.cancelled():
+            task.exception()  # it was looked at, or nobody cares any more
+
+
+class _Spread:
+    """One write: asks the owners, and spares in the place of those that can't, until enough hold the record."""
+
+    def __init__(self, copies: Copies, key: bytes, data: bytes, place: Place, held: Sequence[Backend]) -> None:
+        self._copies = copies
+        self._quorum = copies.quorum
+        self._key = key
+        self._data = data
+        self._place = place
+        self._holders = list(held)
+        self._spares = iter(place.spares)
+        self._failures: list[SfssError] = []
+        self._asked: dict[asyncio.Task[bool], Backend] = {}  # that have not been heard yet
+
+    async def run(self) -> bool:
+        for node in self._place.owners:
+            if node not in self._holders:
+                self._ask(node)
+        while self._asked and not self._is_enough():
+            done, _ = await asyncio.wait(self._asked, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if not self._hear(self._asked.pop(task), task):
+                    return False
+        for task in self._asked:
+            task.add_done_callback(self._copies.count_late)
+        if not self._is_enough():
+            raise self._why_not()
+        return True
+
+    def _ask(self, node: Backend) -> None:
+        self._asked[self._copies.later(node.set(self._key, self._data))] = node
+
+    def _hear(self, node: Backend, task: asyncio.Task[bool]) -> bool:
+        """False if the node has a newer version."""
+        error = task.exception()
+        if error is None:
+            self._holders.append(node)
+            return task.result()
+        if not isinstance(error, NodeError | OutOfSpace | TooLarge):
+            raise error
+        self._failures.append(error)
+        if (spare := next(self._spares, None)) is not None:
+            self._copies.counts.handoffs += 1
+            self._ask(spare)
+        return True
+
+    def _is_enough(self) -> bool:
+        owners = self._place.owners
+        counting = [node for node in self._holders if node in owners or not self._quorum.sees_all]
+        return len(counting) >= self._quorum.write
+
+    def _why_not(self) -> SfssError:
+        first = self._failures[0] if self._failures else None
+        if not isinstance(first, NodeError | None) and all(isinstance(error, type(first)) for error in self._failures):
+            return first
+        return Unavailable(
+            f"{len(self._holders)} nodes have taken the record, and storage.write_quorum is {self._quorum.write}: "
+            f"{'; '.join(map(str, self._failures))}. Whether it is kept is not known; try again, that is safe"
+        )
+
+
+class _Search:
+    """One read: asks nodes until what they say is enough."""
+
+    def __init__(self, copies: Copies, key: bytes, place: Place, *, whole: bool) -> None:
+        self.answers: dict[Backend, _Answer] = {}
+        self.damaged: list[Backend] = []
+        self._copies = copies
+        self._quorum = copies.quorum
+        self._key = key
+        self._place = place
+        self._whole = whole
+        self._queue = copies.order(place.owners) + copies.order(place.spares)
+        self._asked: dict[asyncio.Task[_Answer], Backend] = {}  # that have not been heard yet
+        self._failures: list[SfssError] = []
+
+    async def run(self) -> _Answer | None:
+        """The newest answer; None if there is no file for sure."""
+        for number in range(self._quorum.read):
+            self._ask_next(whole=self._whole and number == 0)
+        while True:
+            if self._is_found():
+                newest = self._newest()
+                assert newest is not None
+                if not self._whole or newest.data is not None:
+                    return newest
+                if await self._fetch(newest):
+                    continue
+            elif self._is_not_there():
+                return self._newest()
+            if not await self._wait():
+                raise self._why_not()
+
+    def holder_of(self, answer: _Answer) -> Backend:
+        return next(node for node, given in self.answers.items() if given is answer)
+
+    def _ask_next(self, *, whole: bool) -> bool:
+        if not self._queue:
+            return False
+        node = self._queue.pop(0)
+        self._asked[self._copies.later(self._ask(node, whole))] = node
+        return True
+
+    async def _ask(self, node: Backend, whole: bool) -> _Answer:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        data = await (node.get(self._key) if whole else node.head(self._key))
+        self._copies.latency(node).saw(clock() - began)
+        if data is None:
+            return _Answer(None, None)
+        header = record.decode_header(data)[0]
+        if whole:
+            try:
+                record.decode(data)
+            except Damaged as error:  # which version it is tells all the same
+                self._note_damage(node, error)
+                return _Answer(header, None, damaged=True)
+        return _Answer(header, data if whole else None)
+
+    def _note_damage(self, node: Backend, error: Damaged) -> None:
+        self._copies.counts.damaged += 1
+        self.damaged.append(node)
+        self._failures.append(Damaged(f"the copy on node {node.address} is not served: {error}"))
+
+    async def _wait(self) -> bool:
+        """Wait for an answer, or ask one node more; False if nobody is left to be asked or waited for."""
+        if not self._asked:
+            return self._ask_next(whole=self._whole)
+        hedge = None
+        if self._queue:
+            late = max(self._copies.latency(node).late for node in self._asked.values())
+            hedge = max(late, SHORTEST_HEDGE)
+        done, _ = await asyncio.wait(self._asked, timeout=hedge, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            self._copies.counts.hedges += 1
+            self._ask_next(whole=self._whole)
+        for task in done:
+            self._hear(self._asked.pop(task), task)
+        return True
+
+    def _hear(self, node: Backend, task: asyncio.Task[_Answer]) -> None:
+        error = task.exception()
+        if error is None:
+            answer = self.answers[node] = task.result()
+            if answer.header is None or answer.header.kind == Kind.TOMBSTONE:
+                self._ask_all_that_count()
+            return
+        if not isinstance(error, SfssError):
+            raise error
+        if isinstance(error, Damaged):
+            self._note_damage(node, error)
+        else:
+            self._failures.append(error)
+        self._ask_next(whole=self._whole)
+
+    def _ask_all_that_count(self) -> None:
+        """It looks as if there were no file: to be sure of that takes them all, so ask them at once."""
+        while not self._is_not_there() and self._ask_next(whole=self._whole):
+            pass
+
+    async def _fetch(self, newest: _Answer) -> bool:
+        """Get the record whose header was seen, from a node that has it sound; False if none of those asked has."""
+        for node, answer in self.answers.items():
+            if _order(answer) == _order(newest) and not answer.damaged:
+                try:
+                    self.answers[node] = await self._ask(node, whole=True)
+                except SfssError as error:
+                    del self.answers[node]
+                    self._failures.append(error)
+                return True
+        return False
+
+    def _newest(self) -> _Answer | None:
+        found = [answer for answer in self.answers.values() if answer.header is not None]
+        # Of the same version, one that has the record.
+        return max(found, key=lambda answer: (_order(answer), answer.data is not None), default=None)
+
+    def _is_found(self) -> bool:
+        newest = self._newest()
+        if newest is None or newest.header is None or newest.header.kind == Kind.TOMBSTONE:
+            return False
+        counting = self._place.owners if self._quorum.sees_all else self.answers
+        return sum(node in self.answers for node in counting) >= self._quorum.read
+
+    def _is_not_there(self) -> bool:
+        newest = self._newest()
+        if newest is not None and newest.header is not None and newest.header.kind != Kind.TOMBSTONE:
+            return False
+        counting = list(self._place.owners) + ([] if self._quorum.sees_all else list(self._place.spares))
+        return sum(node not in self.answers for node in counting) < self._quorum.write
+
+    def _why_not(self) -> SfssError:
+        if self._failures and all(isinstance(error, Damaged) for error in self._failures):
+            return self._failures[0]
+        return Unavailable(
+            f"of the nodes that may have it {len(self.answers)} answered, too few to be sure: "
+            f"{'; '.join(map(str, self._failures))}"
+        )
+
+
+async def put_newer(node: Backend, key: bytes, data: bytes, version: Header) -> bool:
+    """Write a record where an older one, none, or a damaged one lies; False if what lies there is as new.
+
+    Where the node compares versions itself, or decides by cas, nothing newer is ever overwritten, whenever it comes.
+    """
+    can = node.capabilities
+    if can is not None and can.kind == "sfss":
+        return await node.set(key, data)
+    if can is not None and can.cas:
+        found = await node.gets(key)
+        if found is None:
+            return await node.add(key, data)
+        return _is_older(found.data, version) and await node.replace(key, data, found.token)
+    there = await node.get(key)
+    return (there is None or _is_older(there, version)) and await node.set(key, data)
+
+
+def _is_older(data: bytes, version: Header) -> bool:
+    try:
+        return record.decode(data).header.order < version.order
+    except Damaged:
+        return True
+
+
+def _order(answer: _Answer) -> tuple[int, int]:
+    return answer.header.order if answer.header is not None else (-1, -1)

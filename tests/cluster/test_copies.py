@@ -1,0 +1,318 @@
+"""Copies over real nodes that come and go: what is acknowledged is found, and a 404 is said only for sure."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from sfss.backends.memcached import MemcachedNode
+from sfss.cluster.copies import Quorum
+from sfss.cluster.replication import Cluster
+from sfss.config import parse_address
+from sfss.errors import Damaged, Unavailable
+from sfss.node.server import Server
+from sfss.record import Kind
+from tests.node.support import running, there
+from tests.servers import HOST, free_ports
+from tests.test_record import make
+
+NODES = 5
+MIB = 2**20
+SAFE, QUICK = Quorum(3, 2, 2), Quorum(2, 1, 1)
+
+
+class Farm:
+    """Nodes in the test's own loop, which can be stopped and started, and a cluster over them."""
+
+    def __init__(self, directory: Path, quorum: Quorum) -> None:
+        self.first = free_ports(NODES)
+        self.directory = directory
+        self.quorum = quorum
+        self.servers: dict[str, contextlib.AsyncExitStack] = {}
+        self.nodes: dict[str, Server] = {}
+        self.names = [f"{HOST}:{self.first + number}" for number in range(NODES)]
+        self.cluster = self.new_cluster()
+
+    def new_cluster(self) -> Cluster:
+        return Cluster(
+            [
+                MemcachedNode(parse_address(name), largest_value=MIB, timeout=0.5, connect_timeout=0.3, retry_after=0.1)
+                for name in self.names
+            ],
+            self.quorum,
+        )
+
+    async def start(self, *names: str) -> None:
+        for name in names or self.names:
+            stack = self.servers[name] = contextlib.AsyncExitStack()
+            port = int(name.rpartition(":")[2])
+            data = self.directory / str(port)
+            self.nodes[name] = await stack.enter_async_context(running(data, port=port, durability="os"))
+
+    async def stop(self, *names: str) -> None:
+        for name in names:
+            await self.servers.pop(name).aclose()
+            del self.nodes[name]
+
+    def owners(self, key: bytes) -> list[str]:
+        """The owners, and then the spares."""
+        return list(self.cluster._ring.owners(key))
+
+    def versions(self, key: bytes) -> dict[str, int]:
+        """What each node that is here has."""
+        found = {}
+        for name, server in self.nodes.items():
+            head = server.store.head(key)
+            if head is not None:
+                found[name] = head.size
+        return found
+
+    async def settled(self, away: int = 0) -> None:
+        """Come back when the cluster knows who is here."""
+        await until(lambda: sum(why is not None for why in self.cluster.ready().values()) == away)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(params=[SAFE, QUICK], ids=["3 copies, 2 and 2", "2 copies, 1 and 1"])
+async def farm(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Farm]:
+    async for farm in _farm(tmp_path, request.param):
+        yield farm
+
+
+@pytest.fixture
+async def safe(tmp_path: Path) -> AsyncIterator[Farm]:
+    async for farm in _farm(tmp_path, SAFE):
+        yield farm
+
+
+@pytest.fixture
+async def quick(tmp_path: Path) -> AsyncIterator[Farm]:
+    async for farm in _farm(tmp_path, QUICK):
+        yield farm
+
+
+async def _farm(directory: Path, quorum: Quorum) -> AsyncIterator[Farm]:
+    farm = Farm(directory, quorum)
+    await farm.start()
+    await farm.cluster.start()
+    yield farm
+    await farm.cluster.close()
+    await farm.stop(*list(farm.servers))
+
+
+@pytest.fixture
+def key() -> bytes:
+    return b"/copies/" + secrets.token_hex(8).encode()
+
+
+def version(number: int, kind: Kind = Kind.FILE) -> bytes:
+    """A record of that version, whose size tells it."""
+    return make(b"x" * (number if kind == Kind.FILE else 0), version=number, kind=kind)
+
+
+async def found(cluster: Cluster, key: bytes) -> int | None:
+    """The version that a read finds; None if there is no file."""
+    record = await cluster.get(key)
+    if record is None or record.header.kind == Kind.TOMBSTONE:
+        return None
+    assert record.header.version == len(record.payload)
+    return record.header.version
+
+
+async def test_a_record_lies_on_its_owners_and_nowhere_else(farm: Farm, key: bytes) -> None:
+    assert await farm.cluster.put(key, version(1))
+    owners = farm.owners(key)[: farm.quorum.copies]
+    await until(lambda: set(farm.versions(key)) == set(owners))
+    assert await found(farm.cluster, key) == 1
+    header = await farm.cluster.head(key)
+    assert header is not None
+    assert header.version == 1
+
+
+async def test_what_nobody_has_is_not_there(farm: Farm, key: bytes) -> None:
+    assert await farm.cluster.get(key) is None
+    assert await farm.cluster.head(key) is None
+
+
+async def test_any_one_node_may_be_away(farm: Farm, key: bytes) -> None:
+    for number, name in enumerate(farm.owners(key)[: farm.quorum.copies], 1):
+        assert await farm.cluster.put(key, version(number * 10))
+        await until(lambda: len(farm.versions(key)) >= farm.quorum.copies)
+        await farm.stop(name)
+        assert await found(farm.cluster, key) == number * 10
+        assert await farm.cluster.put(key, version(number * 10 + 1))
+        assert await found(farm.cluster, key) == number * 10 + 1
+        await farm.start(name)
+        await farm.settled()
+        assert await found(farm.cluster, key) in (
+            {number * 10 + 1} if farm.quorum.sees_all else {number * 10, 31, 21, 11}
+        )
+    assert farm.cluster.counts()["handoffs"] > 0
+
+
+async def test_a_spare_takes_the_copy_of_an_owner_that_is_away(farm: Farm, key: bytes) -> None:
+    first = farm.owners(key)[0]
+    await farm.stop(first)
+    await farm.settled(away=1)
+    assert await farm.cluster.put(key, version(7))
+    await until(lambda: len(farm.versions(key)) == farm.quorum.copies)
+    assert farm.owners(key)[farm.quorum.copies] in farm.versions(key)
+
+
+async def test_a_write_that_only_spares_took_is_not_hidden_when_the_owners_are_back(quick: Farm, key: bytes) -> None:
+    owners = quick.owners(key)[:2]
+    await quick.stop(*owners)
+    await quick.settled(away=2)
+    assert await quick.cluster.put(key, version(7))
+    await quick.start(*owners)
+    await quick.settled()
+    assert await found(quick.cluster, key) == 7
+    await until(lambda: set(owners) <= set(quick.versions(key)))  # and the read brought it home
+    assert quick.cluster.counts()["mended"] >= 2
+
+
+async def test_that_there_is_no_file_is_not_said_while_a_copy_may_be_hidden(farm: Farm, key: bytes) -> None:
+    owners = farm.owners(key)[: farm.quorum.copies]
+    away = farm.quorum.write
+    await farm.stop(*owners[:away])
+    await farm.settled(away=away)
+    with pytest.raises(Unavailable, match="too few to be sure"):
+        await farm.cluster.get(key)
+    await farm.start(*owners[:away])
+    await farm.settled()
+    assert await farm.cluster.get(key) is None
+
+
+async def test_a_write_without_a_quorum_is_not_acknowledged_and_says_why(safe: Farm, key: bytes) -> None:
+    owners = safe.owners(key)[:3]
+    await safe.stop(*owners[:2])
+    await safe.settled(away=2)
+    with pytest.raises(Unavailable, match=f"storage.write_quorum is 2.*{owners[0]}.*try again, that is safe"):
+        await safe.cluster.put(key, version(7))
+
+
+async def test_a_read_sees_the_newest_of_what_two_of_three_have(safe: Farm, key: bytes) -> None:
+    owners = safe.owners(key)[:3]
+    assert await safe.cluster.put(key, version(1))
+    await until(lambda: len(safe.versions(key)) == 3)
+    for number, name in enumerate(owners, 2):
+        await safe.stop(name)
+        await safe.settled(away=1)
+        assert await safe.cluster.put(key, version(number))
+        assert await found(safe.cluster, key) == number
+        await safe.start(name)
+        await safe.settled()
+        for _ in range(5):
+            assert await found(safe.cluster, key) == number
+    await until(lambda: len({safe.versions(key)[name] for name in owners}) == 1)
+    assert safe.cluster.counts()["mended"] >= 1
+
+
+async def test_a_deleted_file_is_not_brought_back_by_a_node_that_was_away(farm: Farm, key: bytes) -> None:
+    owners = farm.owners(key)[: farm.quorum.copies]
+    assert await farm.cluster.put(key, version(1))
+    await until(lambda: len(farm.versions(key)) == farm.quorum.copies)
+    await farm.stop(owners[0])
+    await farm.settled(away=1)
+    assert await farm.cluster.put(key, version(2, Kind.TOMBSTONE))
+    await farm.start(owners[0])
+    await farm.settled()
+    if farm.quorum.sees_all:
+        assert await found(farm.cluster, key) is None
+    # Where a read may see an older version, it does so no more once it has been put right.
+    async with asyncio.timeout(10):
+        while any(farm.nodes[name].store.head(key) is None for name in owners) or any(
+            [await found(farm.cluster, key) for _ in range(3)]
+        ):
+            record = await farm.cluster.get(key)
+            if record is not None and record.header.kind == Kind.FILE and not farm.quorum.sees_all:
+                await farm.cluster.put(key, version(3, Kind.TOMBSTONE))
+            await asyncio.sleep(0.02)
+
+
+async def test_a_slow_node_does_not_slow_what_others_have(
+    farm: Farm, key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await farm.cluster.put(key, version(1))
+    await until(lambda: len(farm.versions(key)) == farm.quorum.copies)
+    slow = farm.nodes[farm.owners(key)[0]]
+    waiting = 0.4
+    slow.store.memory.clear()
+    fetch, loop = slow.reader.fetch, asyncio.get_running_loop()
+    monkeypatch.setattr(slow.reader, "fetch", lambda keys, wake: loop.call_later(waiting, fetch, list(keys), wake))
+    began = time.perf_counter()
+    assert await found(farm.cluster, key) == 1
+    assert time.perf_counter() - began < waiting / 2
+    assert farm.cluster.counts()["hedges"] >= 1
+
+
+async def test_a_damaged_copy_is_not_served_and_is_put_right(farm: Farm, key: bytes) -> None:
+    assert await farm.cluster.put(key, version(1000))
+    await until(lambda: len(farm.versions(key)) == farm.quorum.copies)
+    owners = farm.owners(key)[: farm.quorum.copies]
+    for name in owners[:-1]:
+        store = farm.nodes[name].store
+        damaged = bytearray(version(1000))
+        damaged[-1] ^= 1
+        store.put(key, 0, 0, bytes(damaged), store.claim(key))
+    assert await found(farm.cluster, key) == 1000
+    await until(lambda: all(bytes(there(farm.nodes[name].store.get(key)).data) == version(1000) for name in owners))
+    assert farm.cluster.counts()["damaged"] == len(owners) - 1
+
+
+async def test_where_all_copies_are_damaged_none_is_served_and_it_is_said_so(farm: Farm, key: bytes) -> None:
+    damaged = bytearray(version(1000))
+    damaged[-1] ^= 1
+    assert await farm.cluster.put(key, bytes(damaged))
+    await until(lambda: len(farm.versions(key)) == farm.quorum.copies)
+    with pytest.raises(Damaged, match="is not served"):
+        await farm.cluster.get(key)
+
+
+async def test_of_racing_creators_exactly_one_wins(farm: Farm, key: bytes) -> None:
+    other = farm.new_cluster()
+    await other.start()
+
+    async def create(cluster: Cluster, number: int) -> bool:
+        header, token = await cluster.get_for_update(key)
+        return header is None and await cluster.put_if(key, version(number), token)
+
+    won = await asyncio.gather(*(create((farm.cluster, other)[number % 2], number) for number in range(1, 21)))
+    assert sum(won) == 1
+    assert await found(farm.cluster, key) == won.index(True) + 1
+    await other.close()
+
+
+async def test_a_condition_is_decided_by_the_first_owner_or_not_at_all(farm: Farm, key: bytes) -> None:
+    await farm.stop(farm.owners(key)[0])
+    await farm.settled(away=1)
+    with pytest.raises(Unavailable):
+        await farm.cluster.get_for_update(key)
+
+
+async def test_a_first_owner_that_was_away_decides_by_the_newest_version(safe: Farm, key: bytes) -> None:
+    first = safe.owners(key)[0]
+    assert await safe.cluster.put(key, version(1))
+    await until(lambda: len(safe.versions(key)) == 3)
+    await safe.stop(first)
+    await safe.settled(away=1)
+    assert await safe.cluster.put(key, version(2))
+    await safe.start(first)
+    await safe.settled()
+    header, token = await safe.cluster.get_for_update(key)
+    assert header is not None
+    assert header.version == 2
+    assert await safe.cluster.put_if(key, version(3), token)
+    assert not await safe.cluster.put_if(key, version(4), token)
+    assert await found(safe.cluster, key) == 3
