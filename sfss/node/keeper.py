@@ -1,11 +1,11 @@
-"""What a node does by itself: what has expired is removed, and gives its space back."""
+"""What a node does by itself: what has expired is removed, and what is dead gives its space back."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 
+from sfss.node import space
 from sfss.node.entries import HEAD
 from sfss.node.reader import Reader
 from sfss.node.stats import Counters
@@ -19,28 +19,43 @@ PAUSE = 0.01  # seconds between two such goes, so that clients have most of the 
 
 
 class Keeper:
-    """A task that runs from ``start`` to ``close``."""
+    """Tasks that run from ``start`` to ``close``."""
 
     def __init__(self, store: Store, reader: Reader, count: Counters) -> None:
         self._store = store
         self._reader = reader
         self._count = count
+        self._space = space.Space(store)
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
+        self._tasks = [
+            asyncio.create_task(self._remove_expired()),
+            asyncio.create_task(self._give_back_space()),
+        ]
 
     async def close(self) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._space.close()
 
-    async def _run(self) -> None:
+    async def _remove_expired(self) -> None:
         while True:
             await asyncio.sleep(EVERY)
             try:
                 await self._expire()
             except Exception as error:  # noqa: BLE001  of a full or broken disk, and counted; the next look may do
                 log.debug("what has expired could not be removed: %s", error)
+
+    async def _give_back_space(self) -> None:
+        while True:
+            await asyncio.sleep(space.EVERY)
+            try:
+                self._space.look()
+            except Exception:  # not fatal: the disk fills, and that is said elsewhere
+                log.exception("RocksDB can't be told to give back space")
 
     async def _expire(self) -> None:
         """Remove what has expired."""

@@ -296,7 +296,7 @@ def test_what_cannot_be_read_fails_alone(store: Store) -> None:
 
 def test_the_store_is_crowded_before_rocksdb_makes_writers_wait_but_not_when_it_fails(store: Store) -> None:
     real = store._db
-    for memtables, tables, crowded in ((0, 0, False), (2, 19, False), (3, 0, True), (0, 20, True)):
+    for memtables, tables, crowded in ((0, 0, False), (2, 9, False), (3, 0, True), (0, 10, True)):
         store._db = Tampered(  # type: ignore[assignment]
             real,
             property_int_value=lambda _, memtables=memtables: memtables,
