@@ -33,7 +33,7 @@ from tests.servers import HOST, sfss_node
 KIB, MIB = 1024, 1024 * 1024
 
 REST = 60.0  # seconds in which what is dead has to come back without further writes
-SETTLED = 2.0  # seconds without a change after which a directory counts as compacted
+SETTLED = 8.0  # seconds without a change after which a directory counts as compacted: a node rests after 5
 LOOK_EVERY = 0.1  # seconds between looks at the directory
 FIELDS = 36 + 20  # bytes of a head's and a body's fixed fields
 BATCH = 4 * MIB  # bytes of values that are sent before their answers are read

@@ -158,6 +158,10 @@ class Files:
         capabilities = self._cluster.capabilities()
         return {node: {"away": away, **capabilities[node]} for node, away in self._cluster.ready().items()}
 
+    def counts(self) -> dict[str, int]:
+        """What happened to copies since the start: handed off, put right, found damaged ..."""
+        return self._cluster.counts()
+
     # --- within ---
 
     async def _present(self, path: str, key: bytes) -> Info | None:

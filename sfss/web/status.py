@@ -65,6 +65,7 @@ class StatusHandlers:
             "requests": str(self._responses.total()),
             "responses": {str(status): str(count) for status, count in sorted(self._responses.items())},
             "nodes": nodes,
+            "copies": {name: str(count) for name, count in self._files.counts().items()},
             "warnings": [
                 f"node {node} throws files away when it is full (memcached without -M): don't keep files there"
                 for node, state in nodes.items()
