@@ -51,7 +51,8 @@ OUT_OF_SPACE = b"SERVER_ERROR out of space"  # how our node says it
 _LINES = frozenset((END, STORED, NOT_STORED, EXISTS, NOT_FOUND, DELETED, TOUCHED, OK, RESET, ERROR))
 _PREFIXES = (b"SERVER_ERROR", b"CLIENT_ERROR", b"VERSION ", b"ERROR ")
 _MAX_VALUES = 1000  # of one reply; nobody here asks for so many
-_MAX_STATS = 100_000  # lines of one STATS reply; a server that sends more is broken
+_MAX_STATS = 100_000  # lines of one STATS reply; a server that sends more is broken ...
+_MAX_STATS_SIZE = 8 * 1024 * 1024  # ... or more bytes, or never comes to an end
 
 
 # --- the client's end: requests out, replies in ---------------------------------------------------------------------
@@ -104,6 +105,7 @@ class ReplyParser:
         self._values: list[Value] = []
         self._values_size = 0  # bytes, with those of a VALUE whose data is to come
         self._stats: dict[bytes, bytes] = {}
+        self._stats_size = 0  # bytes of their lines
 
     @property
     def idle(self) -> bool:
@@ -140,8 +142,9 @@ class ReplyParser:
         elif line.startswith(b"STAT "):
             name, _, value = line[5:].partition(b" ")
             self._stats[name] = value
-            if len(self._stats) > _MAX_STATS:
-                raise ProtocolError(f"a STATS reply of more than {_MAX_STATS} lines")
+            self._stats_size += len(line)
+            if len(self._stats) > _MAX_STATS or self._stats_size > _MAX_STATS_SIZE:
+                raise ProtocolError(f"a STATS reply of more than {_MAX_STATS} lines or {_MAX_STATS_SIZE} bytes")
         else:
             replies.append(self._last_line(line))
         return end + 2
@@ -177,7 +180,7 @@ class ReplyParser:
         if not known or (begun and not (line == END or failed)):
             raise ProtocolError(f"not a line of memcached's protocol here: {line[:100]!r}")
         values, stats = self._values, self._stats
-        self._values_size = 0
+        self._values_size = self._stats_size = 0
         self._values, self._stats = [], {}  # never those of an earlier reply, into which the next value would go
         return Reply(line, [], {}) if failed else Reply(line, values, stats)
 

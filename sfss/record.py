@@ -110,7 +110,7 @@ def decode_header(data: bytes | memoryview) -> tuple[Header, int]:
         raise Damaged("the checksum of the record's header doesn't hold")
     try:
         return _decoder.decode(packed), end
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # the last: of a field a thousand lists deep
         raise Damaged(f"the record's header can't be read: {error}") from None
 
 

@@ -194,7 +194,10 @@ def test_what_is_no_record_has_no_header_end(data: bytes) -> None:
 
 def by_hand(fields: list[object], payload: bytes) -> bytes:
     """A record made without sfss's own encoder, as the format's page says."""
-    packed = msgspec.msgpack.encode(fields)
+    return with_header(msgspec.msgpack.encode(fields), payload)
+
+
+def with_header(packed: bytes, payload: bytes) -> bytes:
     start = b"SFSS\x01\x00" + len(packed).to_bytes(2, "big")
     return start + xxhash.xxh3_64_intdigest(start + packed).to_bytes(8, "big") + packed + payload
 
@@ -224,6 +227,12 @@ def test_a_header_without_the_last_fields_takes_their_defaults() -> None:
 def test_a_header_whose_fields_make_no_sense_is_damaged(fields: list[object]) -> None:
     with pytest.raises(Damaged, match="header can't be read"):
         decode(by_hand(fields, b"cat"))
+
+
+def test_a_header_with_a_field_thousands_of_lists_deep_is_damaged() -> None:
+    packed = msgspec.msgpack.encode([*FIELDS, None, None, None, 0])
+    with pytest.raises(Damaged, match="header can't be read"):
+        decode_header(with_header(packed[:-1] + b"\x91" * 3000 + b"\xc0", b"cat"))
 
 
 GOLDEN = (

@@ -35,6 +35,7 @@ HELD = 1 * MIB  # bytes of replies that may wait for the disk, each counted with
 HELD_REPLY = 100  # bytes that a held reply costs beside its own
 SLICE = 200  # requests, or keys of one, before other connections have their turn: some milliseconds
 SLOW = 0.1  # seconds on the loop that make a command a slow one
+FEED = 4 * KIB  # bytes that are made requests at a time: of many short lines each takes far more than its size
 AHEAD = 32  # requests, or keys of one, that are looked at while the first of them waits for the disk ...
 AHEAD_BYTES = 256 * KIB  # ... and bytes of values that they may hold
 
@@ -47,12 +48,13 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_asked", "_awaiting", "_ending", "_events", "_held", "_held_bytes", "_large", "_lost", "_parser", "_paused",
         "_reading", "_ready", "_ready_bytes", "_request", "_rest", "_room", "_scheduled", "_server", "_transport",
-        "ticket",
+        "_unfed", "ticket",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._parser = RequestParser(server.settings.max_item_size)
+        self._unfed = b""  # what came and was not looked at yet
         self._events: deque[Request | Refusal] = deque()  # to be carried out
         self._asked = time.perf_counter()  # when work on the last request began, or at first the connection
         self._request: Request | None = None  # the one whose reply is on its way in pieces ...
@@ -93,6 +95,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """What was not carried out is dropped; what was stays done, answered or not."""
         self._lost = True
+        self._unfed = b""
         self._events.clear()
         self._held.clear()
         self._ready.clear()
@@ -105,12 +108,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._server.stats.counters.bytes_read += nbytes
-        events = self._parser.feed(bytes(self._server.received[:nbytes]))
-        self._events.extend(events)
-        if self._awaiting:
-            self._look_at(events)
-        if self._large or self._parser.lacks > intake.FREE:
-            self._see_to_room()
+        data = bytes(self._server.received[:nbytes])
+        if nbytes > FEED or self._unfed:
+            self._unfed += data
+        else:
+            self._feed(data)
         self._work()
 
     def eof_received(self) -> bool:
@@ -204,6 +206,10 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self._events.popleft()
                 self._refuse(event)
+        elif self._unfed:
+            size = max(FEED, self._parser.lacks)
+            data, self._unfed = self._unfed[:size], self._unfed[size:]
+            self._feed(data)
         else:
             return False
         return True
@@ -239,6 +245,15 @@ class Connection(asyncio.BufferedProtocol):
         self._awaiting = False
         self._work()
 
+    def _feed(self, data: bytes) -> None:
+        """Make requests of what came."""
+        events = self._parser.feed(data)
+        self._events.extend(events)
+        if self._awaiting:
+            self._look_at(events)
+        if self._large or self._parser.lacks > intake.FREE:
+            self._see_to_room()
+
     def _take(self, request: Request) -> None:
         if request.verb == b"quit":
             self._hang_up()
@@ -254,6 +269,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _hang_up(self) -> None:
         self._events.clear()
+        self._unfed = b""
         self._ending = True
 
     def _carry_out(self, request: Request) -> None:
@@ -304,7 +320,7 @@ class Connection(asyncio.BufferedProtocol):
         """Go on in a later turn, or close, or read on: whatever is due."""
         if self._lost:
             return
-        backlog = bool(self._events) or self._rest is not None
+        backlog = bool(self._events) or bool(self._unfed) or self._rest is not None
         if backlog and not self._scheduled and not self._stuck():
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._go_on)
@@ -315,7 +331,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _is_ahead(self) -> bool:
         """Whether a few requests more may be read while one waits."""
-        if self._paused or self._held_bytes > HELD or len(self._events) >= AHEAD:
+        if self._paused or self._unfed or self._held_bytes > HELD or len(self._events) >= AHEAD:
             return False
         return sum(len(event.data) for event in self._events if isinstance(event, Request)) < AHEAD_BYTES
 

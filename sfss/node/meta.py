@@ -65,7 +65,8 @@ def flagged(request: Request, letter: bytes) -> bool:
 
 def key_of(request: Request) -> bytes:
     """The key that a meta command names; empty if it is none."""
-    return _from_base64(request.args[0]) if b"b" in request.args[1:] else request.args[0]
+    binary = request.args[1:2] == [b"b"] if request.verb == b"me" else flagged(request, b"b")
+    return _from_base64(request.args[0]) if binary else request.args[0]
 
 
 class _Refused(Exception):
