@@ -102,7 +102,7 @@ class Store:
         self.read_errors = 0
         self.write_errors = 0
         self.changes = 0  # that were written, since the start
-        self.flushes = 0  # times that everything was removed
+        self.flushes = 0  # times that everything was removed, and there was something
         self.unsynced = False  # whether something was written since the last sync began
         self._failing = False  # whether the last write failed
         self._suspect = False  # whether the write-ahead log may have lost what a failed sync was to make durable
@@ -365,13 +365,14 @@ class Store:
             self._write(batch, self.items, self.bytes)
             self._flush_at = at
             return
-        batch.delete_range(HEAD, entries.HEADS_END)
-        batch.delete_range(BODY, entries.BODIES_END)
-        batch.delete_range(entries.EXPIRY, entries.EXPIRIES_END)
+        if self.items:  # a range that is deleted makes reads slower until it is written out; many, by much
+            batch.delete_range(HEAD, entries.HEADS_END)
+            batch.delete_range(BODY, entries.BODIES_END)
+            batch.delete_range(entries.EXPIRY, entries.EXPIRIES_END)
+            self.flushes += 1
         batch.delete(entries.FLUSH)
         self._write(batch, 0, 0)
         self.memory.clear()
-        self.flushes += 1
         self._flush_at = 0
 
     def settle(self) -> None:

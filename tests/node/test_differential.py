@@ -23,7 +23,10 @@ from tests.servers import HOST, memcached, sfss_node
 KEYS = [b"a", b"b", b"n", b"/" + b"k" * 249]
 BINARY_KEYS = [base64.b64encode(b"\0 binary\r\n"), base64.b64encode(b"\xff" * 186)]
 CAS = b"<cas>"  # in a request: the version of its key there, or one that it doesn't have
-VERSION = re.compile(rb"(?<= c)\d+|(?<=cas=)\d+")
+# Not flush_all: each leaves something behind in RocksDB's memory, and thousands of them make it slow.
+EMPTIED = b"".join([*(b"md %b\r\n" % key for key in KEYS), *(b"md %b b\r\n" % key for key in BINARY_KEYS)])
+OLDER = b"1"  # a version that no item has any more
+VERSION = re.compile(rb"(?<=cas=)\d+")
 UNLIKE = [  # what differs between any two servers: versions, seconds that are left, what an item costs in memory
     (re.compile(rb"(VALUE \S+ \d+ \d+) \d+\r\n"), rb"\1 #\r\n"),
     (re.compile(rb"^((?:HD|VA \d+|EX|NF|NS)(?: [^\r]*)?) c\d+", re.M), rb"\1 c#"),
@@ -60,7 +63,7 @@ class Conversation:
         request = ask.request
         if CAS in request:
             binary = b" b" if ask.key in BINARY_KEYS else b""
-            found = VERSION.search(self.ask(b"mg %b%b c\r\n" % (ask.key, binary)))
+            found = VERSION.search(self.ask(b"me %b%b\r\n" % (ask.key, binary)))  # mg might win it
             request = request.replace(CAS, found[0] if found else b"5")
         answer = self.ask(request)
         for pattern, replacement in UNLIKE:
@@ -77,13 +80,15 @@ class Conversation:
 data = st.one_of(
     st.sampled_from([b"", b"0", b"9", b"99", b"18446744073709551615", b"5 ", b" 7", b"-1", b"x", b"\0\r\n\xff"]),
     st.integers(0, 2**64).map(lambda number: b"%d" % number),
-    st.binary(max_size=30).filter(lambda text: b"MN" not in text),
+    # Not blanks alone: of such a number memcached reads on behind the value, whatever lies there.
+    st.binary(max_size=30).filter(lambda text: b"MN" not in text and (not text or text.strip())),
 )
 exptimes = st.sampled_from([b"0", b"0", b"-1", b"100", b"10000", b"2592001"])
 client_flags = st.sampled_from([b"0", b"1", b"4294967295"])
 noreply = st.sampled_from([b"", b"", b"", b" noreply"])
 deltas = st.sampled_from([b"0", b"1", b"5", b"18446744073709551615", b"18446744073709551616", b"-1", b"x", b""])
-some_cas = st.sampled_from([CAS, CAS, CAS, CAS + b"0", b"0", b"x", b""])
+some_cas = st.sampled_from([CAS, CAS, CAS, CAS + b"0", OLDER, OLDER, b"0", b"x", b""])
+soon = st.sampled_from([b"0", b"-1", b"50", b"200", b"20000", b"x"])  # no expiry is drawn near these
 
 
 @st.composite
@@ -120,17 +125,19 @@ def token(letter: str, tokens: st.SearchStrategy[bytes]) -> st.SearchStrategy[by
 opaque = token("O", st.sampled_from([b"", b"17", b"k", b"x" * 31]))
 ttl = token("T", exptimes)
 cas_flag = token("C", some_cas)
+vivify = token("N", exptimes)
+recache = token("R", soon)
 plain = st.sampled_from
 FLAGS = {
-    b"mg": st.one_of(plain([b"v", b"s", b"t", b"c", b"f", b"k", b"q", b"u", b"P", b"Lx"]), opaque, ttl),
+    b"mg": st.one_of(plain([b"v", b"s", b"t", b"c", b"f", b"k", b"q", b"u", b"P"]), opaque, ttl, vivify, recache),
     b"ms": st.one_of(
-        plain([b"c", b"k", b"q", b"MS", b"ME", b"MA", b"MP", b"MR", b"M", b"Mx", b"Fx", b"v", b"Tx"]),
-        opaque, ttl, cas_flag, token("F", client_flags),
+        plain([b"c", b"k", b"q", b"MS", b"ME", b"MA", b"MP", b"MR", b"M", b"Mx", b"Fx", b"v", b"Tx", b"I", b"I"]),
+        opaque, ttl, cas_flag, token("F", client_flags), vivify, recache,
     ),
-    b"md": st.one_of(plain([b"k", b"q", b"T30", b"v", b"Tx"]), opaque, cas_flag),
+    b"md": st.one_of(plain([b"k", b"q", b"v", b"Tx", b"I", b"I", b"I"]), opaque, ttl, cas_flag, recache),
     b"ma": st.one_of(
         plain([b"t", b"c", b"v", b"k", b"q", b"M+", b"M-", b"MI", b"MD", b"Mx", b"M", b"J5", b"Jx"]),
-        opaque, cas_flag, token("N", exptimes), token("D", deltas),
+        opaque, cas_flag, vivify, token("D", deltas),
         # not T: memcached gives it to the old item, and loses it, where a number grows by a digit
     ),
     b"me": plain([b"v", b"O1"]),
@@ -148,9 +155,9 @@ def meta(draw: st.DrawFn) -> Ask:
     if verb == b"ma":
         flags.sort(key=lambda flag: flag[:1] == b"t")  # what t tells before an N is one of the differences
     if binary:
-        # memcached forgets that a key is binary, and tells it line ends and all, where an ma has made a new item.
-        flags = [b"b", *(flag for flag in flags if (verb, flag) != (b"mg", b"k"))]
+        # memcached forgets that a key is binary, and tells it line ends and all, where an ma or mg has made a new item.
         verb = verb if verb != b"me" else b"mg"
+        flags = [b"b", *(flag for flag in flags if (verb, flag) != (b"mg", b"k"))]
     if verb != b"ms":
         return Ask(key, b" ".join([verb, key, *flags]) + b"\r\n")
     body = draw(data)
@@ -162,6 +169,7 @@ def conversations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Co
     data: Path = tmp_path_factory.mktemp("differential") / "data"
     with memcached(*STEADY) as real, sfss_node(data, "--durability", "os", "--max-item-size", str(MIB)) as (port, _):
         theirs, ours = Conversation(real), Conversation(port)
+        assert theirs.ask(b"ms a 0 c\r\n\r\nmd a\r\n") == b"HD c%b\r\nHD\r\n" % OLDER
         yield theirs, ours
         theirs.close()
         ours.close()
@@ -179,7 +187,7 @@ def test_any_sequence_of_commands_is_answered_as_memcached_answers_it(
     @given(st.lists(st.one_of(classic(), meta()), max_size=40))
     def compare(asks: list[Ask]) -> None:
         theirs, ours = conversations
-        assert theirs.ask(b"flush_all\r\n") == ours.ask(b"flush_all\r\n")
+        assert theirs.ask(EMPTIED) == ours.ask(EMPTIED)
         for ask in asks:
             assert ours.alike(ask) == theirs.alike(ask), ask
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,15 +16,17 @@ from hypothesis import strategies as st
 
 from sfss.memcache import Request
 from sfss.node.commands import Commands
+from sfss.node.memory import UNKNOWN, Found, _Unknown
 from sfss.node.server import Server
 from sfss.node.stats import Counters, Stats
 from sfss.node.store import Store
-from tests.node.support import PATIENCE, Clock, Tampered, connected, running, set_request, talk
+from tests.node.support import PATIENCE, STEADY, Clock, Tampered, connected, running, set_request, talk
 from tests.node.test_commands import COUNTED
 from tests.servers import memcached
 
 LONG = b"k" * 251
 BINARY = base64.b64encode(b"\0\xff k\r\n")
+LONGEST = base64.b64encode(b"\n" * 186)  # of those that are told in base64: 250 bytes are the bound of what is sent
 A = b"ms a 5 F3\r\nvalue\r\n"
 N = b"ms n 2\r\n10\r\n"
 
@@ -89,6 +93,44 @@ SCRIPTS = {
         b"ma n D-1 v", b"ma n !", b"ma n v v", b"ma n D18446744073709551616", b"ma n" + b" v" * 18, b"ma n Nx",
         b"get n"),
     "me": lines(b"me", b"me a", b"me %b" % LONG, b"me a b", b"me a k b", b"me a !"),
+    "mg makes what isn't there, and one wins it": lines(b"mg a N30 s v t f k O1", b"mg a N30 s v t f k O1", b"mg a",
+        b"get a", b"mg a R60 t", b"mg a T100 t", b"ma a", b"append a 0 0 1") + b"1\r\n" + lines(b"mg a v t")
+        + b"ms a 1\r\n1\r\n" + lines(b"mg a N30 v t", b"mg b N0 t q", b"mg b N0 t q", b"mg c N30", b"set c 5 0 1")
+        + b"1\r\n" + lines(b"mg c N30 f", b"mg d N-1 v", b"mg d", b"mg d N-1", b"mg e q N9", b"mg e q N9", b"mn"),
+    "mg, what T, N, R and t say in their order": b"".join(lines(b"mg a %b v" % words, b"mg a %b" % words, b"md a")
+        for words in (b"t N30", b"N30 t", b"N30 t T50", b"T50 N30 t", b"T50 t N30", b"N30 T-1", b"N30 R60 t",
+            b"R60 N30 t", b"N30 T500 R60 t", b"N0 R60"))
+        + b"".join(b"ms a 1 T100\r\nx\r\n" + lines(b"mg a %b" % words, b"mg a") for words in (b"R50", b"R200", b"R0",
+            b"R-1", b"T300 R200 t", b"R200 T300 t", b"R200 t T300", b"T0 R200", b"R200 T-1", b"R2000000000", b"N5 R200",
+            b"q R200 k O1", b"u R200 v")) + b"ms a 1\r\nx\r\n" + lines(b"mg a R200", b"mg a"),
+    "stale, won, brought anew": A + lines(b"md a I", b"get a", b"mg a v k O1", b"mg a v f", b"md a I q",
+        b"mg a N30 R30", b"mg a R30", b"mn") + b"ms a 1\r\nx\r\n" + lines(b"mg a v", b"md a I k O5", b"touch a 100",
+        b"gat 100 a", b"mg a t", b"mg a T50 t", b"md a I T200", b"mg a t q", b"md a I T-1", b"mg a", b"md a I",
+        b"md a I q", b"md a I C5") + A
+        + lines(b"md a I C1", b"mg a", b"md a I C0", b"md a I", b"md a q", b"mg a", b"mn"),
+    "stale, won by a touch, and not by what isn't meta": A
+        + lines(b"md a I", b"gets b", b"get a", b"mg a T60", b"mg a"),
+    "stale, and changed": b"".join(N + lines(b"md n I") + lines(change) + lines(b"mg n v", b"mg n v") for change in (
+        b"ma n", b"ma n MD D9", b"ma n D90", b"incr n 1", b"decr n 9", b"incr n 90", b"append n 0 0 1\r\n1",
+        b"prepend n 0 0 1\r\n1", b"set n 0 0 1\r\n1", b"replace n 0 0 1\r\n1", b"add n 0 0 1\r\n1", b"touch n 0",
+        b"ms n 1 ME\r\n1", b"ms n 1 MA\r\n1", b"ms n 1 MR\r\n1", b"ma n T60", b"ma n N60 J5", b"ms n 1 C1\r\n1")),
+    "won, and changed": b"".join(b"ms n 2 T100\r\n10\r\n" + lines(b"mg n R200") + lines(change)
+        + lines(b"mg n v", b"mg n R200") for change in (b"ma n D90", b"touch n 90", b"append n 0 0 1\r\n1",
+        b"ms n 1 T100\r\n1", b"md n I", b"md n I T90", b"gat 90 n")),
+    "ms, late": A + b"ms a 1 I C1 F7 T-1\r\nx\r\n" + lines(b"mg a v f t") + b"ms a 1 I C1 k q\r\ny\r\n"
+        + lines(b"mg a v", b"md a I T100") + b"ms a 1 I C1 MR T5\r\nz\r\n" + lines(b"mg a v t", b"mg a")
+        + b"".join(b"ms a 1 I%b\r\nw\r\n" % words for words in (b" C0", b" C1 MA", b" C1 MP", b" C1 ME", b" C1 k Mx"))
+        + lines(b"mg a v") + b"ms a 1 I\r\nv\r\n" + lines(b"mg a v") + b"ms b 1 I C1\r\nu\r\n" + lines(b"mg b"),
+    "flags that mean nothing to a verb": A + b"ms a 1 R9 N9 v t s f l h u J1 D1\r\nx\r\n"
+        + lines(b"mg a", b"md b R9 N9 I", b"ma a R9 I", b"mg a I C1 M+ J1 D1 F1", b"md a v t c s f l h u J1 D1 F1 P L"),
+    "flags of a later memcached": lines(b"mg a E1", b"ms a 1 E1", b"x", b"md a E1", b"ma a E1", b"md a x", b"mg a x",
+        b"mg a S1", b"ms a S1", b"mg a g", b"ms a 1 S1", b"x"),
+    "base64, stale and won": b"ms %b 2 b\r\nhi\r\n" % BINARY + lines(b"md %b b I k" % BINARY, b"mg %b b v k" % BINARY,
+        b"mg %b b k" % BINARY, b"mg %b N9" % BINARY, b"mg %b b q" % base64.b64encode(b"no"),
+        b"mg %b b N9 v" % base64.b64encode(b"no"), b"mg no v"),
+    "base64, the longest key": b"ms %b 1 b\r\nx\r\n" % LONGEST + lines(b"mg %b b v k" % LONGEST,
+        b"mg %b b v" % base64.b64encode(b"k" * 188), b"md %b b" % LONGEST, b"ma %b b N0 v" % LONGEST,
+        b"me %b b" % base64.b64encode(b"k" * 189)),
     "classic and meta see the same items": set_request(b"a", b"1", b"7 0") + lines(b"mg a v f", b"ma a v", b"gets b")
         + b"ms a 2 MA\r\nxy\r\n" + lines(b"get a", b"md a", b"get a", b"incr a 1"),
 }  # fmt: skip
@@ -133,7 +175,7 @@ async def test_versions_change_and_are_asked_for_as_in_memcached(real: int, node
     assert await dialogue(node.port) == await dialogue(real)
 
 
-async def test_the_counters_count_what_memcacheds_count(real: int, node: Server) -> None:
+async def test_the_counters_count_what_memcacheds_count(node: Server) -> None:
     script = (
         A
         + N
@@ -156,31 +198,29 @@ async def test_the_counters_count_what_memcacheds_count(real: int, node: Server)
             b"md b",
             b"me n",
             b"me b",
+            b"mg v N30",
+            b"mg v N30 T30",
+            b"mg w N30 T30",
+            b"md v I",
+            b"md v I C1",
+            b"mg v",
+            b"md nothing I",
         )
+        + b"ms n 1 C1 I\r\n5\r\nms n 1 C0 I\r\n5\r\nms nothing 1 C1 I\r\n5\r\n"
         + b"ms n 1 C1\r\n5\r\n"
     )
     script += b"ms q 1 C1\r\n5\r\nms n 1 ME\r\n1\r\nms q 1 MA\r\n1\r\nms n 1 MA\r\n1\r\n"
     figures = []
-    for port in (real, node.port):
-        await talk(port, b"flush_all\r\n" + b"stats reset\r\n")
-        await talk(port, script)
-        async with connected(port) as client:
-            stats = await client.stats()
-        figures.append({name: stats[name] for name in COUNTED.split()})
+    with memcached(*STEADY) as real:  # a new one: what is flushed is counted there until it is asked for
+        for port in (real, node.port):
+            await talk(port, script)
+            async with connected(port) as client:
+                stats = await client.stats()
+            figures.append({name: stats[name] for name in COUNTED.split()})
     assert figures[1] == figures[0]
 
 
 # --- where the node means to differ ---
-
-
-async def test_what_needs_marks_at_an_item_is_refused_like_a_flag_of_no_memcached(node: Server) -> None:
-    replies = await talk(
-        node.port, A + lines(b"mg a N30", b"mg a R30") + b"ms a 1 I\r\nx\r\n" + lines(b"md a I", b"get a")
-    )
-    invalid = b"CLIENT_ERROR invalid flag\r\n"
-    assert replies == (
-        b"HD\r\n" + invalid * 3 + b"CLIENT_ERROR invalid or duplicate flag\r\n" + b"VALUE a 3 5\r\nvalue\r\nEND\r\n"
-    )
 
 
 async def test_a_key_is_told_as_it_was_asked_for(node: Server) -> None:
@@ -294,6 +334,101 @@ async def test_a_quiet_change_that_the_disk_refuses_is_told_of_in_its_place(tmp_
         replies = (await talk(server.port, script)).splitlines()
         server.store._db = db
     assert [line.split()[0] for line in replies] == [b"SERVER_ERROR", b"EN", b"SERVER_ERROR", b"SERVER_ERROR"]
+
+
+# --- an mg that changes something ---
+
+READY = b"ms item 1 T100\r\n1\r\nms old 1\r\n1\r\nmd old I\r\nms won 1 T100\r\n1\r\nmg won R200\r\n"
+CHANGING = [b"mg new N30", b"mg item R200 v", b"mg old", b"mg old v k", b"mg item T50", b"mg new N0 R10 q"]
+LOOKING = [b"mg item v t", b"mg item N30 R50 v", b"mg won R200 v", b"mg new R200", b"mg new", b"mg item R0"]
+
+
+@pytest.mark.parametrize("request_line", [*CHANGING, *LOOKING])
+async def test_an_mg_that_changes_something_is_answered_when_that_is_on_disk_and_others_at_once(
+    request_line: bytes, tmp_path: Path
+) -> None:
+    async with running(tmp_path / "data") as server:
+        await talk(server.port, READY)
+        go_on = threading.Event()
+        sync = server.store.sync
+
+        def slow() -> None:
+            go_on.wait(PATIENCE)
+            sync()
+
+        server.store.sync = slow  # type: ignore[method-assign]
+        async with connected(server.port) as other, connected(server.port) as client:
+            other.writer.write(b"ms other 1\r\n1\r\n")  # what somebody else waits for, a reader need not
+            await asyncio.sleep(0.05)
+            client.writer.write(request_line + b"\r\n")
+            answer = asyncio.create_task(client.reader.read(1000))
+            await asyncio.wait([answer], timeout=PATIENCE if request_line in LOOKING else 0.1)
+            assert answer.done() == (request_line in LOOKING)
+            go_on.set()
+            assert await asyncio.wait_for(answer, PATIENCE)
+
+
+@pytest.mark.parametrize("request_line", [*CHANGING, *LOOKING])
+async def test_an_mg_that_would_change_something_waits_while_there_is_no_room_and_others_do_not(
+    request_line: bytes, tmp_path: Path
+) -> None:
+    async with running(tmp_path / "data", durability="os") as server:
+        await talk(server.port, READY)
+        full = True
+        server.store.crowded = lambda: full  # type: ignore[method-assign]
+        changes = server.store.changes
+        async with connected(server.port) as client:
+            client.writer.write(request_line + b"\r\n")
+            answer = asyncio.create_task(client.reader.read(1000))
+            await asyncio.wait([answer], timeout=PATIENCE if request_line in LOOKING else 0.1)
+            assert (answer.done(), server.store.changes) == (request_line in LOOKING, changes)
+            full = False
+            assert await asyncio.wait_for(answer, PATIENCE)
+            assert (server.store.changes != changes) == (request_line in CHANGING)
+
+
+async def test_a_win_that_the_disk_refuses_is_not_told(tmp_path: Path) -> None:
+    async with running(tmp_path / "data") as server:
+        await talk(server.port, READY)
+        db = server.store._db
+
+        def broken(_: bool) -> None:
+            raise OSError("broken disk")
+
+        server.store._db = Tampered(db, flush_wal=broken)  # type: ignore[assignment]
+        asked = (b"mg new N30\r\n", b"mg item R200\r\n", b"mg old\r\n")
+        replies = [await talk(server.port, request) for request in asked]
+        server.store._db = db
+    assert [reply.split()[0] for reply in replies] == [b"SERVER_ERROR"] * 3
+
+
+async def test_what_is_stale_and_who_has_won_it_outlives_the_node(tmp_path: Path) -> None:
+    async with running(tmp_path / "data") as server:
+        await talk(server.port, READY + lines(b"mg new N30"))
+    async with running(tmp_path / "data") as server:
+        replies = await talk(server.port, lines(b"mg new", b"mg won", b"mg old v", b"mg old"))
+    assert replies == b"HD Z\r\nHD Z\r\nVA 1 X W\r\n1\r\nHD Z X\r\n"
+
+
+@pytest.mark.parametrize("request_line", [b"md a I", b"mg a T50", b"mg a R200", b"mg b"])
+async def test_what_is_to_be_written_anew_is_read_by_a_thread_if_it_is_not_in_memory(
+    request_line: bytes, tmp_path: Path
+) -> None:
+    async with running(tmp_path / "data", durability="os") as server:
+        await talk(server.port, b"ms a 1 T100\r\n1\r\nms b 1\r\n1\r\nmd b I\r\n")
+        server.store.memory.clear()
+        seen: list[bytes] = []
+        find = server.store.memory.find
+
+        def noted(key: bytes) -> Found | Literal[_Unknown.UNKNOWN]:
+            found = find(key)
+            if found is UNKNOWN:
+                seen.append(key)
+            return found
+
+        server.store.memory.find = noted  # type: ignore[method-assign]
+        assert (await talk(server.port, request_line + b"\r\n")).startswith(b"HD")
+    assert seen == []
 
 
 # --- what memcached has and the node has not ---

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from sfss.node.server import Server
 from sfss.node.store import CACHE, MIB
 from sfss.scan import MAX_COUNT
-from tests.node.support import Client, connected, running, set_request, talk
+from tests.node.support import PATIENCE, Client, connected, running, set_request, talk
 from tests.node.test_store import put, refuse
 from tests.servers import HOST, memcached
 
@@ -75,11 +78,77 @@ async def test_what_has_no_meaning_here_is_answered_as_by_an_empty_memcached_or_
 ) -> None:
     script = b"".join(
         b"stats %b\r\n" % words
-        for words in (b"items", b"items x", b"slabs", b"sizes", b"sizes x", b"cachedump 1 0", b"foo", b"reset")
-    )
+        for words in (b"items", b"items x", b"slabs", b"sizes", b"sizes x", b"cachedump 1 0", b"cachedump", b"foo",
+            b"proxy", b"reset", b"detail", b"detail x", b"detail dump", b"detail dump x", b"detail off")
+    )  # fmt: skip
     assert await talk(node.port, script) == await talk(real, script)
-    for topic in (b"conns", b"detail", b"detail on", b"sizes_enable", b"proxy"):
+    for topic in (b"sizes_enable", b"extstore"):
         assert await talk(node.port, b"stats %b\r\n" % topic) == b"ERROR\r\n"
+    assert await talk(node.port, b"stats detail on\r\n") == b"CLIENT_ERROR stats detail not allowed\r\n"
+    async with connected(node.port) as client:
+        assert (await told(client, b"settings"))["detail_enabled"] == "no"
+
+
+def by_number(conns: dict[str, str]) -> list[dict[str, str]]:
+    """What ``stats conns`` tells of each connection."""
+    found: dict[str, dict[str, str]] = {}
+    for name, figure in conns.items():
+        number, _, what = name.partition(":")
+        found.setdefault(number, {})[what] = figure
+    assert all(map(str.isdigit, found))
+    return list(found.values())
+
+
+async def test_connections_are_told_as_memcached_tells_them(real: int, node: Server) -> None:
+    async with connected(real) as theirs, connected(node.port) as ours:
+        expected = [one for one in by_number(await told(theirs, b"conns")) if one["state"] != "conn_listening"]
+        found = by_number(await told(ours, b"conns x"))
+    for told_of, port in ((expected, real), (found, node.port)):
+        (one,) = told_of
+        assert one.pop("listen_addr") == f"tcp:{HOST}:{port}"
+        assert one.pop("addr").startswith(f"tcp:{HOST}:")
+    assert found == expected == [{"state": "conn_parse_cmd", "secs_since_last_cmd": "0"}]
+
+
+async def test_of_each_connection_its_state_and_its_idle_time_are_told(
+    node: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        connected(node.port) as client, connected(node.port) as idle, connected(node.port) as giving,
+        connected(node.port) as waiting,
+    ):  # fmt: skip
+        await idle.line(b"version\r\n")
+        giving.writer.write(b"set a 0 0 100\r\nx")
+        for connection in node.connections:
+            connection._asked -= 70
+        await giving.writer.drain()
+        monkeypatch.setattr(node.store, "crowded", lambda: True)
+        waiting.writer.write(b"set b 0 0 1\r\nx\r\n")
+        await asyncio.sleep(0.05)
+        told_of = {one["addr"]: one for one in by_number(await told(client, b"conns"))}
+    expected = [(client, "conn_parse_cmd", 0), (idle, "conn_read", 70), (giving, "conn_nread", 70),
+        (waiting, "conn_io_queue", 70)]  # fmt: skip
+    for one, state, seconds in expected:
+        host, port = one.writer.get_extra_info("sockname")
+        found = told_of[f"tcp:{host}:{port}"]
+        assert found["state"] == state
+        assert seconds <= int(found["secs_since_last_cmd"]) < seconds + PATIENCE
+
+
+async def test_nobody_waits_long_for_what_is_told_of_many_connections(tmp_path: Path) -> None:
+    many = 10_000  # told of; a test can't open so many everywhere
+    async with running(tmp_path / "data", durability="os") as server, connected(server.port) as client:
+        (connection,) = server.connections
+        server.stats.connections = [connection] * many
+        client.writer.write(b"stats conns\r\n")
+        longest, last = 0.0, time.perf_counter()
+        reading = asyncio.create_task(client.reader.readuntil(b"END\r\n"))
+        while not reading.done():
+            await asyncio.sleep(0)
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
+    assert (await reading).count(b":state conn_parse_cmd\r\n") == many
+    assert longest < 0.2, "some 10 ms"
 
 
 async def test_items_are_counted_in_one_class_under_memcacheds_names(real: int, node: Server) -> None:
@@ -95,7 +164,7 @@ async def test_items_are_counted_in_one_class_under_memcacheds_names(real: int, 
 async def test_rocksdbs_own_figures_are_told(node: Server) -> None:
     async with connected(node.port) as client:
         for number in range(50):
-            put(node.store, b"key%d" % number, b"x" * 5000)
+            put(node.store, b"key%d" % number, os.urandom(5000))  # which can't be compressed
         before = await told(client, b"rocksdb")
         node.store._db.flush(True)
         after = await told(client, b"rocksdb")
