@@ -5,6 +5,7 @@ Sections ``serve`` and ``cold`` of ``benchmarks.node``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from statistics import median
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 from benchmarks.memload import Measured, finished
 from benchmarks.node_bench import SETTLING, Bench, say
-from benchmarks.watched import Node, Watched, forget, remember, wait_until_quiet
+from benchmarks.watched import Node, Slowed, Watched, forget, remember, wait_until_quiet
 
 CONNECTIONS = (1, 16, 256)
 HOT = 10_000  # items that are asked for again and again
@@ -20,6 +21,8 @@ PAUSE = 0.3  # seconds before each run, or some more of them until the servers h
 PATIENCE = 5.0  # seconds that this may take
 LONGER = 2  # times as long as other runs, for they are not repeated, are those of gets that aren't in memory
 PROBE = ("--every", 10, "--pipeline", 500)  # a request each 10 ms, whatever becomes of those before
+SLOW_READS = 100  # a second, of the slow disk
+SLOW = f"on a disk of {SLOW_READS} reads/s"
 WARMING = 1  # seconds of a round before the first one of each kind, which doesn't count
 SERVED = ("connections", "server", "requests/s", "lowest", "highest", "ratio", "p50 µs", "p99 µs", "p99.9 µs",
           "CPU s/100k", "load")  # fmt: skip
@@ -119,14 +122,18 @@ def _ratio(rounds: Sequence[Measured], reference: Sequence[Measured]) -> float:
 def read_cold(bench: Bench, node: Node) -> None:
     """Gets from a node, which serves, when its files are in memory and when they aren't; and of one item."""
     rows: list[tuple[str, ...]] = [COLD]
-    for files, prepare in (("in memory", remember), ("on disk", forget)):
+    for files, prepare in (("in memory", remember), ("on disk", forget), (SLOW, forget)):
         for connections in CONNECTIONS:
             say(f"gets from files {files}, {connections} connections")
             node.stop()
             prepare(node.data)
             node.start("/bench/00000000")
             node.confine(bench.other_cores)
-            rows.append((files, str(connections), *_read_beside(bench, node, connections)))
+            try:
+                with Slowed(node.pid, node.data, SLOW_READS) if files == SLOW else contextlib.nullcontext():
+                    rows.append((files, str(connections), *_read_beside(bench, node, connections)))
+            except OSError as error:
+                say(f"no disk can be made slow here: {error}")
     bench.tell_table("Gets of any item after a start; beside them, of one item every 10 ms", rows, left=2)
 
 

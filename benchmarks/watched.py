@@ -211,6 +211,37 @@ def remember(data: Path) -> None:
                     pass
 
 
+class Slowed:
+    """The disk under ``data`` made slow for one process: so many reads a second. Linux's cgroups do it, for root."""
+
+    def __init__(self, pid: int, data: Path, reads: int) -> None:
+        """Raises OSError where that can't be done."""
+        disk = Path(f"/sys/dev/block/{os.major(data.stat().st_dev)}:{os.minor(data.stat().st_dev)}").resolve()
+        number = ((disk.parent if (disk / "partition").exists() else disk) / "dev").read_text().strip()
+        old = Path("/sys/fs/cgroup/blkio")
+        self._group = (old if old.is_dir() else Path("/sys/fs/cgroup")) / f"sfss-slow-{pid}"
+        self._above = self._group.parent
+        self._group.mkdir()
+        try:
+            if old.is_dir():
+                (self._group / "blkio.throttle.read_iops_device").write_text(f"{number} {reads}")
+            else:
+                (self._group / "io.max").write_text(f"{number} riops={reads}")
+            (self._group / "cgroup.procs").write_text(str(pid))
+        except OSError:
+            self._group.rmdir()
+            raise
+        self._pid = pid
+
+    def __enter__(self) -> Slowed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):  # the process may have ended
+            (self._above / "cgroup.procs").write_text(str(self._pid))
+        self._group.rmdir()
+
+
 def memory_available() -> int:
     """Bytes that programs may still take of this machine's memory."""
     lines = Path("/proc/meminfo").read_text().splitlines()

@@ -51,6 +51,7 @@ examples:
   printf 'stats\\r\\nquit\\r\\n' | nc 127.0.0.1 7900       what it has and does
   sfss node backup --data /srv/sfss /mnt/monday         while it serves, or while it doesn't
   sfss node verify --data /mnt/monday
+  sfss node import cache:11211                          moves in what a memcached or Beansdb holds
 
 SIGTERM stops it in good order: what was asked is answered, and the next start has nothing to recover.
 Exit status: 0 it was told to stop; 2 an option or the data directory is wrong, and the message says what to do.

@@ -14,17 +14,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 HOST = "127.0.0.1"
 # Below the kernel's own ephemeral range (32768 on), and a range to each pytest-xdist worker, so that a port found free
-# stays free until the server that it was found for has it.
-_OUTSIDE_XDIST = 10 + os.getpid() % 10
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", f"gw{_OUTSIDE_XDIST}").removeprefix("gw"))
-_PORTS_PER_WORKER = 1000
-_next_port = itertools.cycle(range(12000 + _WORKER * _PORTS_PER_WORKER, 12000 + (_WORKER + 1) * _PORTS_PER_WORKER))
+# stays free until the server that it was found for has it. Two runs at once on one machine begin at different ranges.
+_RANGES, _PORTS = 20, 1000
+_RUN = zlib.crc32(os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid())).encode())
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_FIRST = 12000 + (_RUN + _WORKER) % _RANGES * _PORTS
+_next_port = itertools.cycle(range(_FIRST, _FIRST + _PORTS))
 
 
 def free_port() -> int:

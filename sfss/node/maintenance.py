@@ -157,6 +157,8 @@ def _import(options: argparse.Namespace) -> int:
     report, line, began = Report(), Line(), time.monotonic()
 
     def progress(report: Report, items: int | None) -> None:
+        if not line.due():
+            return
         of = f" of about {items:,}" if items is not None else ""
         line.show(f"read {report.read:,}{of} items, imported {report.imported:,}, {report.bytes:,} bytes")
 
@@ -169,7 +171,7 @@ def _import(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         tell(f"sfss: interrupted: {_came(order, report, began)}; it can be run again")
         raise
-    except (Unavailable, OutOfSpace, OSError) as error:
+    except (Unavailable, OutOfSpace) as error:
         tell(f"sfss: the import stopped: {error}: {_came(order, report, began)}; it can be run again")
         return 1
     line.end()
@@ -184,12 +186,9 @@ def _came(order: Order, report: Imported, began: float) -> str:
     """How far an import has come."""
     seconds = time.monotonic() - began
     did = "to import" if order.dry_run else f"imported to {order.target.name}"
-    others = {
-        "were there already": report.there,
-        "vanished meanwhile": report.vanished,
-        "not read": report.unreadable,
-        "refused": report.refused,
-    }
+    others = {"vanished meanwhile": report.vanished, "not read": report.unreadable}
+    if not order.dry_run:
+        others = {"were there already": report.there, **others, "refused": report.refused}
     if order.verify:
         others["differ"] = report.differing
     return (
@@ -216,10 +215,13 @@ class Line:
         self._last = -EVERY
         self._any = False
 
+    def due(self) -> bool:
+        """Whether anything would be shown now: for who shows often."""
+        return self._shown and time.monotonic() - self._last >= EVERY
+
     def show(self, text: str) -> None:
-        now = time.monotonic()
-        if self._shown and now - self._last >= EVERY:
-            self._last, self._any = now, True
+        if self.due():
+            self._last, self._any = time.monotonic(), True
             sys.stderr.write(f"\r{text}\x1b[K")
             sys.stderr.flush()
 

@@ -10,7 +10,15 @@ Cabinet). Both have memcached's framing of the year 2009 and keep these rules:
 * A set of the very same bytes is NOT_STORED in ``tokyo`` (unchanged), and STORED in ``bitcask``.
 * A key that begins with ``@`` lists the tree and can't be set; ``?key`` tells of ``key``. In ``bitcask`` a key whose
   first byte isn't ASCII never gets into the tree: STORED, and not there. Keys have up to 250 bytes.
+* The tree is one of the keys' hashes (fnv1a). ``@`` and ``@<hex digits>`` give 16 lines ``<digit>/ <hash> <count>``
+  while there are many keys below, and else a line ``<key> <hash> <version>`` for each, those that were deleted too,
+  with a version below 0 (``hs_list`` in ``hstore.c``; ``list_dir`` in ``htree.c``, whose SPLIT_LIMIT is 64).
 * The flags 0x10 and 0x10000 mean compressed data.
+
+``go`` is GoBeansDB, as far as reading it goes. Its tree has 64 bits of hash and no keys: the lines are ``<16 hex
+digits> <hash> <version>`` (``ListDir`` in ``store/htree.go``). ``@@<16 hex digits>`` is a record as it lies on disk:
+checksum, time, flags, version, sizes of key and value, key, value (``Get`` in ``gobeansdb/store.go``, ``append`` in
+``store/datafile.go``). It has no ``pointer_size`` in its STATS (``memcache/stats.go``).
 
 Whatever a client sends that these rules misread is kept in ``violations``.
 """
@@ -19,8 +27,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
+import re
+import struct
 import time
+import zlib
 from collections.abc import AsyncIterator
 from typing import Literal, NamedTuple
 
@@ -30,6 +42,10 @@ VERSION = "0.6.0"
 MAX_KEY = 250
 MAX_VALUE = 50 * 1024 * 1024
 MAX_TOKENS = 8 - 1  # the last one is the terminal token
+HEIGHT = 1  # digits of a path above which only directories are listed
+AS_KEYS = 64 * 4  # live keys that are listed as keys; where there are more, as directories
+
+Generation = Literal["bitcask", "tokyo", "go"]
 
 
 class Item(NamedTuple):
@@ -43,8 +59,10 @@ class Item(NamedTuple):
 class Beansdb:
     """What the clients of one stand-in share."""
 
-    def __init__(self, generation: Literal["bitcask", "tokyo"]) -> None:
-        self.bitcask = generation == "bitcask"
+    def __init__(self, generation: Generation, *, walked: bool = False) -> None:
+        self.bitcask = generation != "tokyo"
+        self.hashed = generation == "go"
+        self._walked = walked  # its client means to list the tree
         self.items: dict[bytes, Item] = {}
         self.violations: list[str] = []
         self.port = 0
@@ -63,7 +81,8 @@ class Beansdb:
                     answer = await self._set(tokens, reader)
                 else:
                     answer = self._answer(tokens)
-                if answer.startswith((b"ERROR", b"CLIENT_ERROR")):
+                # lru_crawler is asked for by who doesn't know yet what he speaks to
+                if answer.startswith((b"ERROR", b"CLIENT_ERROR")) and tokens[:1] != [b"lru_crawler"]:
                     self.violations.append(f"{answer.decode()} to {line[:100]!r}")
                 writer.write(answer + b"\r\n")
                 await writer.drain()
@@ -93,7 +112,9 @@ class Beansdb:
             self._check_key(key)
             self._gets += 1
             if key[:1] == b"@":
-                found.append((key, 0, b"".join(b"%x/ 0 0\n" % n for n in range(16))))
+                listing = self._record(key[2:]) if self.hashed and key[1:2] == b"@" else self._list(key[1:])
+                if listing is not None:
+                    found.append((key, 0, listing))
             elif key[:1] == b"?":
                 if item := self.items.get(key[1:]):
                     found.append((key, 0, b"%d 0 %d %d 0" % (item.version, item.flags, len(item.data))))
@@ -103,6 +124,25 @@ class Beansdb:
         return (
             b"".join(b"VALUE %b %d %d\r\n%b\r\n" % (key, flags, len(data), data) for key, flags, data in found) + b"END"
         )
+
+    def _list(self, path: bytes) -> bytes | None:
+        below = [(key, item) for key, item in self.items.items() if _place(key, self.hashed).startswith(path)]
+        live = [key for key, item in below if item.version > 0]
+        if len(path) < HEIGHT or len(live) > AS_KEYS:
+            places = [_place(key, self.hashed)[len(path) : len(path) + 1] for key in live]
+            return b"".join(b"%x/ %d %d\n" % (n, n * 97, places.count(b"%x" % n)) for n in range(16))
+        return b"".join(
+            b"%b %d %d\n" % (_place(key, True) if self.hashed else key, _value_hash(item.data), item.version)
+            for key, item in below
+        )
+
+    def _record(self, place: bytes) -> bytes | None:
+        for key, item in self.items.items():
+            if _place(key, hashed=True) == place:
+                head = struct.pack("<IIiII", int(time.time()), item.flags, item.version, len(key), len(item.data))
+                rest = head + key + item.data
+                return struct.pack("<I", zlib.crc32(rest)) + rest
+        return None
 
     async def _set(self, tokens: list[bytes], reader: asyncio.StreamReader) -> bytes:
         key = tokens[1]
@@ -152,11 +192,12 @@ class Beansdb:
         return True
 
     def _check_key(self, key: bytes) -> None:
-        if key[:1] in (b"@", b"?") or key[0] >= 0x80:
+        lists = re.fullmatch(rb"@[0-9a-f]{0,16}|@@[0-9a-f]{16}" if self.hashed else rb"@[0-9a-f]{0,8}", key)
+        if not (lists and self._walked) and (key[:1] in (b"@", b"?") or key[0] >= 0x80):
             self.violations.append(f"the key {key!r} has another meaning here")
 
     def _figures(self) -> list[tuple[str, object]]:
-        return [
+        figures = [
             ("pid", os.getpid()),
             ("uptime", int(time.time() - self._started)),
             ("time", int(time.time())),
@@ -183,12 +224,17 @@ class Beansdb:
             ("bytes_written", 0),
             ("threads", 16),
         ]
+        only_of_c = ("pointer_size", "item_buf_size", "connection_structures")
+        return [figure for figure in figures if not (self.hashed and figure[0] in only_of_c)]
 
 
 @contextlib.asynccontextmanager
-async def beansdb(generation: Literal["bitcask", "tokyo"]) -> AsyncIterator[Beansdb]:
-    """A running stand-in. What a client did against its rules fails the test at the end."""
-    standin = Beansdb(generation)
+async def beansdb(generation: Generation, *, walked: bool = False) -> AsyncIterator[Beansdb]:
+    """A running stand-in, whose tree may be listed if ``walked``.
+
+    What a client did against its rules fails the test at the end.
+    """
+    standin = Beansdb(generation, walked=walked)
     clients: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -212,6 +258,26 @@ async def beansdb(generation: Literal["bitcask", "tokyo"]) -> AsyncIterator[Bean
             task.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
     assert not standin.violations, standin.violations
+
+
+@functools.cache
+def _place(key: bytes, hashed: bool) -> bytes:
+    """A key's place in the tree. GoBeansDB adds murmur to fnv1a; here another hash does as well."""
+    return b"%08x%08x" % (_fnv1a(key), zlib.crc32(key)) if hashed else b"%08x" % _fnv1a(key)
+
+
+def _fnv1a(data: bytes) -> int:
+    """Of signed chars, as both have it."""
+    number = 0x811C9DC5
+    for byte in data:
+        number = ((number ^ (byte if byte < 0x80 else byte | 0xFFFFFF00)) * 0x01000193) % 2**32
+    return number
+
+
+def _value_hash(data: bytes) -> int:
+    if len(data) <= 1024:
+        return (len(data) * 97 + _fnv1a(data)) % 2**16
+    return ((len(data) * 97 + _fnv1a(data[:512])) * 97 + _fnv1a(data[-512:])) % 2**16
 
 
 def _strtol(token: bytes) -> int:
