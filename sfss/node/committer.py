@@ -71,6 +71,10 @@ class Committer:
         """Run ``function`` where the syncs run, behind them."""
         await self._loop.run_in_executor(self._thread, function)
 
+    def run_and_wait(self, function: Callable[[], None]) -> None:
+        """The same, and nothing else is done meanwhile by anybody. Raises what it raises."""
+        self._thread.submit(function).result()
+
     def close(self) -> None:
         """Let go of the thread."""
         self._thread.shutdown(wait=False)

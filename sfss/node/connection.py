@@ -65,8 +65,8 @@ class Connection(asyncio.BufferedProtocol):
         self._held: deque[tuple[int, bytes]] = deque()  # tickets, 0 for none, and replies; behind all that is ready
         self._held_bytes = 0
         self.ticket = 0  # the last one that the committer gave; only it sets this
-        self._large = 0  # bytes of the large value that is on its way; 0 if none is
-        self._room = True  # for it
+        self._large = 0  # bytes of large values that are on their way, or wait to be carried out
+        self._room = True  # for them
         self._reading = True
         self._paused = False  # the client doesn't take what was sent
         self._scheduled = False  # work goes on in a later turn of the loop
@@ -101,6 +101,7 @@ class Connection(asyncio.BufferedProtocol):
         self._ready.clear()
         self._rest = None
         self._server.intake.done(self)
+        self._server.gate.forget(self._wake)
         self._server.left(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -151,6 +152,11 @@ class Connection(asyncio.BufferedProtocol):
         self._room = True
         self._see_to_what_comes()
 
+    def stalled(self) -> None:
+        """Others wait for the room that this one's value has, and nothing of it came for long."""
+        if self._reading and self._parser.lacks:  # else it is not the client who is late
+            self.abort()
+
     def figures(self) -> list[tuple[str, object]]:
         """What ``stats conns`` tells, in memcached's words: by the number of its socket, with the nearest state."""
         if self._transport.is_closing():
@@ -185,6 +191,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._ready_bytes >= OUTPUT:
                 self._send()
         self._send()
+        self._see_to_room()
         self._see_to_what_comes()
 
     def _stuck(self) -> bool:
@@ -193,9 +200,10 @@ class Connection(asyncio.BufferedProtocol):
     def _step(self) -> bool:
         """Carry out one request, or one piece of one; False if there is none, or it has to wait."""
         if self._rest is not None:
-            if not self._has(self._rest.needs(1), self._rest.needs(AHEAD)):
+            request = cast("Request", self._request)
+            if not self._has(self._rest.needs(1), self._rest.needs(AHEAD)) or not self._is_admitted(request):
                 return False
-            self._carry_out(cast("Request", self._request))
+            self._carry_out(request)
         elif self._events:
             event = self._events[0]
             if isinstance(event, Request):
@@ -220,6 +228,10 @@ class Connection(asyncio.BufferedProtocol):
         if needs and not self._has(needs):
             self._look_at(itertools.islice(self._events, 1, AHEAD))
             return False
+        return self._is_admitted(request)
+
+    def _is_admitted(self, request: Request) -> bool:
+        """Whether there is room for what the request, or the next piece of it, may change."""
         if self._server.commands.would_change(request) and not self._server.gate.admits(self._wake):
             self._awaiting = True
             return False
@@ -251,8 +263,6 @@ class Connection(asyncio.BufferedProtocol):
         self._events.extend(events)
         if self._awaiting:
             self._look_at(events)
-        if self._large or self._parser.lacks > intake.FREE:
-            self._see_to_room()
 
     def _take(self, request: Request) -> None:
         if request.verb == b"quit":
@@ -336,8 +346,13 @@ class Connection(asyncio.BufferedProtocol):
         return sum(len(event.data) for event in self._events if isinstance(event, Request)) < AHEAD_BYTES
 
     def _see_to_room(self) -> None:
-        """Ask for room for a large value, say that more of it came, or that it is here."""
+        """Ask for room for a large value, say that more of it came, or that it was carried out."""
+        if self._lost or not (self._large or self._parser.lacks > intake.FREE):
+            return
         size = self._parser.size if self._parser.lacks else 0
+        size = sum((len(event.data) for event in self._events if isinstance(event, Request)), size)
+        if size <= intake.FREE:
+            size = 0
         if size == self._large:
             self._server.intake.saw(self)
             return

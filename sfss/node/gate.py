@@ -6,7 +6,6 @@ RocksDB would make its caller wait, which is the event loop, and so everyone: wh
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 
 from sfss.node.stats import Counters
@@ -23,8 +22,9 @@ class Gate:
         self._store = store
         self._count = count
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._since = 0.0
+        self._waiting: dict[Callable[[], None], None] = {}  # in the order in which they came
+        self._since = 0.0  # when the first of them came
+        self._looking = False  # a look is due
         self._one = False  # goes ahead whatever the store says
 
     def admits(self, wake: Callable[[], None]) -> bool:
@@ -33,21 +33,36 @@ class Gate:
             self._one = False
             return True
         self._count.held_writes += 1
-        if not self._waiting:
+        if not self._looking:
             self._since = self._loop.time()
-            self._loop.call_later(EVERY, self._look)
-        self._waiting.append(wake)
+            self._look_later()
+        self._waiting[wake] = None
         return False
 
+    def forget(self, wake: Callable[[], None]) -> None:
+        """Who waited here has gone."""
+        self._waiting.pop(wake, None)
+
+    def _look_later(self) -> None:
+        self._looking = True
+        self._loop.call_later(EVERY, self._look)
+
     def _look(self) -> None:
-        if self._store.crowded():
+        if not self._waiting:
+            self._looking = False
+        elif not self._store.crowded():
+            self._looking = False
+            waiting, self._waiting = self._waiting, {}
+            for wake in waiting:
+                wake()
+        else:
+            self._look_later()
             if self._loop.time() - self._since > PATIENCE:
-                self._one = True
-                self._waiting.popleft()()
-                self._one = False
-            if self._waiting:
-                self._loop.call_later(EVERY, self._look)
-            return
-        waiting, self._waiting = self._waiting, deque()
-        for wake in waiting:
-            wake()
+                self._let_one_go()
+
+    def _let_one_go(self) -> None:
+        wake = next(iter(self._waiting))
+        del self._waiting[wake]
+        self._one = True
+        wake()
+        self._one = False

@@ -1,8 +1,9 @@
 """Memory for values that are on their way in: together they may take so much, and who comes then waits for his turn.
 
 A connection is read without asking while what its value still lacks is little. A larger one asks for room, and is read
-on when it has it; TCP holds its client back meanwhile. Room is given in the order in which it was asked for. Whoever
-has it and sends nothing for a while, when others wait, is cut off: else a few such clients would keep everybody out.
+on when it has it; TCP holds its client back meanwhile. Room is given in the order in which it was asked for, and kept
+until the value is carried out, for it may wait for the disk with many others. Whoever has room and sends nothing for a
+while, when others wait, is cut off: else a few such clients would keep everybody out.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class Sender(Protocol):
     def read_on(self) -> None:
         """There is room now."""
 
-    def abort(self) -> None:
-        """Close at once."""
+    def stalled(self) -> None:
+        """It has room that others wait for, and nothing came for long: close at once, if more is to come."""
 
 
 class Intake:
@@ -37,23 +38,24 @@ class Intake:
         self._seen: dict[Sender, float] = {}  # when those who have room last sent something
         self._asking: dict[Sender, int] = {}
         self._used = 0
+        self._looking = False  # a look is due
 
     def ask(self, sender: Sender, size: int) -> bool:
         """Whether there is room for ``size`` bytes now. If not, ``sender.read_on`` is called when there is."""
         if not self._asking and self._fits(size):
             self._give(sender, size)
             return True
-        if not self._asking:
-            self._loop.call_later(EVERY, self._look)
         self._asking[sender] = size
+        self._look_later()
         return False
 
     def saw(self, sender: Sender) -> None:
-        """Something came from one who has room."""
-        self._seen[sender] = self._loop.time()
+        """Something came from one who has room, or asked for it: who waits for it isn't late."""
+        if sender in self._given:
+            self._seen[sender] = self._loop.time()
 
     def done(self, sender: Sender) -> None:
-        """The value is here, or won't come: who had room, or asked for it, needs it no more."""
+        """The value is carried out, or won't come: who had room, or asked for it, needs it no more."""
         self._asking.pop(sender, None)
         self._used -= self._given.pop(sender, 0)
         self._seen.pop(sender, None)
@@ -72,9 +74,15 @@ class Intake:
         self._seen[sender] = self._loop.time()
         self._used += size
 
+    def _look_later(self) -> None:
+        if self._asking and not self._looking:
+            self._looking = True
+            self._loop.call_later(EVERY, self._look)
+
     def _look(self) -> None:
+        self._looking = False
         if self._asking:
             late = self._loop.time() - STALL
             for sender in [sender for sender, seen in self._seen.items() if seen < late]:
-                sender.abort()
-            self._loop.call_later(EVERY, self._look)
+                sender.stalled()
+        self._look_later()

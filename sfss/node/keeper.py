@@ -1,4 +1,6 @@
-"""What a node does by itself: what has expired is removed, and what is dead gives its space back."""
+"""What a node does by itself: what has expired is removed, what is dead gives its space back, and where the disk was
+full and there is room again, changes are taken again.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import asyncio
 import logging
 
 from sfss.node import space
+from sfss.node.committer import Committer
 from sfss.node.entries import HEAD
 from sfss.node.reader import Reader
 from sfss.node.stats import Counters
@@ -16,14 +19,16 @@ log = logging.getLogger("sfss.node")
 EVERY = 1.0  # seconds between looks for what has expired
 AT_ONCE = 100  # items that are removed in one go: a millisecond or so
 PAUSE = 0.01  # seconds between two such goes, so that clients have most of the time
+TRIES = 3  # changes that are tried, one every EVERY, before the database is opened anew
 
 
 class Keeper:
     """Tasks that run from ``start`` to ``close``."""
 
-    def __init__(self, store: Store, reader: Reader, count: Counters) -> None:
+    def __init__(self, store: Store, reader: Reader, committer: Committer, count: Counters) -> None:
         self._store = store
         self._reader = reader
+        self._committer = committer
         self._count = count
         self._space = space.Space(store)
         self._tasks: list[asyncio.Task[None]] = []
@@ -32,6 +37,7 @@ class Keeper:
         self._tasks = [
             asyncio.create_task(self._remove_expired()),
             asyncio.create_task(self._give_back_space()),
+            asyncio.create_task(self._come_back()),
         ]
 
     async def close(self) -> None:
@@ -39,7 +45,7 @@ class Keeper:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self._space.close()
+        await self._space.at_rest()
 
     async def _remove_expired(self) -> None:
         while True:
@@ -56,6 +62,36 @@ class Keeper:
                 self._space.look()
             except Exception:  # not fatal: the disk fills, and that is said elsewhere
                 log.exception("RocksDB can't be told to give back space")
+
+    async def _come_back(self) -> None:
+        tries = 0
+        while True:
+            await asyncio.sleep(EVERY)
+            if not self._store.failing:
+                tries = 0
+            elif self._store.has_room():
+                tries += 1
+                try:
+                    if tries <= TRIES:
+                        await self._try()
+                    else:
+                        await self._reopen()
+                except Exception as error:  # noqa: BLE001  whatever it is: the next try may do
+                    log.warning("changes still fail, though there is room: %s", error)
+
+    async def _try(self) -> None:
+        """A change, and a sync, as a client's would be: RocksDB may have come back by itself."""
+        self._store.probe()
+        await self._committer.run(self._store.sync)
+
+    async def _reopen(self) -> None:
+        """Everybody waits meanwhile: as long as a start takes after a crash, a second or two."""
+        async with self._reader.at_rest():
+            await self._space.at_rest()
+            await self._committer.run(lambda: None)  # what is there to be waited for can take its time
+            self._committer.run_and_wait(self._store.reopen)
+            self._space.begin_again()
+        log.warning("there is room again, and the database was opened anew: changes are taken again")
 
     async def _expire(self) -> None:
         """Remove what has expired."""

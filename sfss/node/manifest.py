@@ -25,20 +25,40 @@ def is_damaged(data: bytes) -> bool:
         if kind == length == 0:
             return any(data[position:])
         if position + HEADER.size + length > len(data):
-            return _holds(data, position, len(data)) or any(
+            return holds(data, position, len(data)) or any(
                 _is_whole(data, later) for later in range(position + 1, len(data) - HEADER.size)
             )
         position += HEADER.size + length
     return False
 
 
+def torn_at(data: bytes) -> int | None:
+    """Where, near the end, a record begins that isn't whole; None if there is none.
+
+    So does a power loss leave records of which some sectors reached the disk; one behind them may be whole. RocksDB
+    refuses to open that. Whether they had been synced can't be told from this file alone.
+    """
+    position = 0
+    while position + HEADER.size <= len(data):
+        left = BLOCK - position % BLOCK
+        _, length, kind = HEADER.unpack_from(data, position)
+        end = position + HEADER.size + length
+        if left < HEADER.size or (kind == length == 0 and not any(data[position : position + left])):
+            position += left
+        elif kind in _KINDS and end <= len(data) and holds(data, position, end):  # one has no content in each MANIFEST
+            position = end
+        else:
+            return None if len(data) - position > BLOCK or holds(data, position, len(data)) else position
+    return None
+
+
 def _is_whole(data: bytes, position: int) -> bool:
     _, length, kind = HEADER.unpack_from(data, position)
     end = position + HEADER.size + length
-    return length > 0 and kind in _KINDS and end <= len(data) and _holds(data, position, end)
+    return length > 0 and kind in _KINDS and end <= len(data) and holds(data, position, end)
 
 
-def _holds(data: bytes, position: int, end: int) -> bool:
+def holds(data: bytes, position: int, end: int) -> bool:
     """Whether a record that goes to ``end`` passes its checksum, which covers its kind and its content."""
     checksum = crc32c(data[position + HEADER.size - 1 : end])
     masked = ((checksum >> 15 | checksum << 17) + _MASK) & 0xFFFFFFFF

@@ -32,7 +32,7 @@ from typing import Protocol, TypeVar
 import xxhash
 
 from sfss.errors import ConfigError
-from sfss.node import manifest
+from sfss.node import logs, manifest
 
 log = logging.getLogger("sfss.node")
 
@@ -78,8 +78,9 @@ def open_checked(directory: Path, open_in: Callable[[Replay], D], *, recover: bo
     if not (directory / "CURRENT").exists():
         _refuse_remains(directory)
         return open_in(Replay.TO_THE_TEAR)
-    missing = look(directory, open_in)
+    missing = _look_past_a_torn_end(directory, open_in)
     if not missing:
+        _drop_behind_a_hole(directory)
         return open_in(Replay.TO_THE_TEAR)
     if not recover:
         raise ConfigError(f"{missing}. Nothing was changed. Restore the directory from a backup or from the other"
@@ -106,7 +107,7 @@ def look(directory: Path, open_in: Callable[[Replay], D]) -> str | None:
             raise ConfigError(f"the data directory {directory} is damaged: the end of {file.name}, which names the"
                               " tables. Nothing was changed. Restore it from a backup or from the other copies"
                               )  # fmt: skip
-    torn = None
+    torn: object = None
     try:
         db = open_in(Replay.LOOK_WHOLE)
     except Exception as error:
@@ -116,6 +117,9 @@ def look(directory: Path, open_in: Callable[[Replay], D]) -> str | None:
         db = open_in(Replay.LOOK)
     reached = db.latest_sequence_number()
     db.close()
+    hole = logs.hole(directory)
+    if hole and hole.last < reached:
+        reached, torn = hole.last, torn or f"changes are missing before {hole.offset} of {hole.file.name}"
     if reached < synced:
         why = f" ({torn})" if torn else ""
         return (
@@ -126,6 +130,46 @@ def look(directory: Path, open_in: Callable[[Replay], D]) -> str | None:
         log.warning("the write-ahead log in %s ends in a torn record, as after a power loss: what follows was never"
                     " synced and is dropped (%s)", directory, torn)  # fmt: skip
     return None
+
+
+def _look_past_a_torn_end(directory: Path, open_in: Callable[[Replay], D]) -> str | None:
+    """``look``; where that fails for the end of the MANIFEST, without that. If it is no better, it is put back.
+
+    If the records were never synced, nothing is missing without them. Else something is: tables that had been merged,
+    the log that had been written out as a table, or what the mark says.
+    """
+    try:
+        return look(directory, open_in)
+    except Exception:
+        file = _manifest(directory)
+        data = file.read_bytes() if file else b""
+        end = manifest.torn_at(data)
+        if file is None or end is None:
+            raise
+        os.truncate(file, end)
+        good = False
+        try:
+            if not logs.follow_the_tables(directory):
+                raise
+            missing = look(directory, open_in)
+            good = missing is None
+        finally:
+            if not good:
+                file.write_bytes(data)
+        if good:
+            log.warning("the end of %s is torn, as after a power loss: it was never synced and is dropped", file)
+        return missing
+
+
+def _drop_behind_a_hole(directory: Path) -> None:
+    """What a power loss has left behind a hole in the logs was never synced, and RocksDB would play it back."""
+    hole = logs.hole(directory)
+    if hole is None:
+        return
+    behind = [file for file in logs.live(directory) if int(file.stem) > int(hole.file.stem)]
+    for file in reversed(behind):  # the hole's own file last: until then it is found again
+        os.truncate(file, 0)
+    os.truncate(hole.file, hole.offset)
 
 
 class Lock:
@@ -166,9 +210,15 @@ def _refuse_remains(directory: Path) -> None:
 
 def _log_files(directory: Path) -> list[Path]:
     """What RocksDB reads record by record when it opens the directory."""
+    current = _manifest(directory)
+    return [*([current] if current else []), *sorted(directory.glob("[0-9]*.log"))]
+
+
+def _manifest(directory: Path) -> Path | None:
+    """The MANIFEST that CURRENT names, if it names one that is there."""
     current = (directory / "CURRENT").read_bytes().decode("latin-1").strip()
-    manifests = [directory / current] if _OURS.fullmatch(current) and (directory / current).is_file() else []
-    return manifests + sorted(directory.glob("[0-9]*.log"))
+    file = directory / current
+    return file if _OURS.fullmatch(current) and file.is_file() else None
 
 
 def recyclable(file: Path) -> Iterator[int]:

@@ -8,8 +8,9 @@ disk busier than a large one to one of them would, for RocksDB reads the entries
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -38,6 +39,7 @@ class Reader:
         self._under_way = 0  # entries that are being read
         self._largest = 64 * KIB  # of the entries read of late, bytes
         self._scheduled = False
+        self._held = False
 
     def fetch(self, keys: Iterable[bytes], wake: Wake) -> None:
         """Read these entries. ``wake`` is called, perhaps more than once, when one or all of them can be found."""
@@ -52,6 +54,18 @@ class Reader:
             self._scheduled = True
             self._loop.call_soon(self._begin)
 
+    @contextlib.asynccontextmanager
+    async def at_rest(self) -> AsyncIterator[None]:
+        """While the block runs nothing is read; what is asked for waits."""
+        self._held = True
+        try:
+            while self._busy:  # noqa: ASYNC110  as long as a read takes, and seldom
+                await asyncio.sleep(0.001)
+            yield
+        finally:
+            self._held = False
+            self._begin()
+
     async def close(self) -> None:
         """Wait for the reads that are under way, and let go of the threads."""
         self._queue.clear()
@@ -59,7 +73,7 @@ class Reader:
 
     def _begin(self) -> None:
         self._scheduled = False
-        while self._queue and self._busy < THREADS and (room := self._room()) > 0:
+        while self._queue and not self._held and self._busy < THREADS and (room := self._room()) > 0:
             keys = [self._queue.popleft() for _ in range(min(BATCH, room, len(self._queue)))]
             self._busy += 1
             self._under_way += len(keys)

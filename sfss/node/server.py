@@ -138,7 +138,7 @@ class Server:
         self.reader = Reader(self.store, self.stats.counters)
         self.gate = Gate(self.store, self.stats.counters)
         self.intake = Intake()
-        self.keeper = Keeper(self.store, self.reader, self.stats.counters)
+        self.keeper = Keeper(self.store, self.reader, self.committer, self.stats.counters)
         self.control = Control(self.store, self.committer.run)
         try:
             await self.control.start()

@@ -47,10 +47,14 @@ class Space:
         self._since = self._loop.time()  # when the last change was seen
         self._writing_out: asyncio.Task[None] | None = None
 
-    async def close(self) -> None:
+    async def at_rest(self) -> None:
         """Wait for what is being written out."""
         if self._writing_out is not None:
             await asyncio.wait([self._writing_out])
+
+    def begin_again(self) -> None:
+        """The database was opened anew, and has the options that it has at first."""
+        self._collecting = self._resting = False
 
     def look(self) -> None:
         """See what is to be done. Raises whatever RocksDB does."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -111,8 +112,8 @@ class Store:
             _make(directory)
             self._lock = opening.Lock(directory)
             undo.callback(self._lock.release)
-            blocks = Cache(cache - self.memory.limit)
-            self._db = opening.open_checked(directory, partial(_open_in, directory, blocks), recover=recover)
+            self._open_in = partial(_open_in, directory, Cache(cache - self.memory.limit))
+            self._db = opening.open_checked(directory, self._open_in, recover=recover)
             undo.callback(self._db.close)
             self._load(recover=recover)
             self._mark = opening.Mark(directory)
@@ -424,13 +425,47 @@ class Store:
             # lie in the log, and be there after a restart: a failed write's outcome is unknown until then, but whole.
             self.write_errors += 1
             self._failing = True
-            if "No space left" in str(error):
-                raise OutOfSpace("out of space storing object") from error
+            self._raise_if_full(error)
             raise
         self.items, self.bytes = items, size
         self.changes += 1
         self.unsynced = True
         self._failing = False
+
+    # --- after failures ---
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last change, or the last sync, has failed."""
+        return self._failing or self._suspect
+
+    def has_room(self) -> bool:
+        """Whether there is as much room as RocksDB needs to go on."""
+        disk = os.statvfs(self.directory)
+        return disk.f_bavail * disk.f_frsize > 2 * WRITE_BUFFER
+
+    def _raise_if_full(self, error: BaseException) -> None:
+        """Say it so if it is the disk that is full; RocksDB itself says it once, and then that there was an error."""
+        if "No space left" in str(error) or not self.has_room():
+            raise OutOfSpace("out of space storing object") from error
+
+    def probe(self) -> None:
+        """Make a change that changes nothing. Raises what ``put`` may."""
+        self._write(WriteBatch(raw_mode=True), self.items, self.bytes)
+
+    def reopen(self) -> None:
+        """Open the database anew, as a start would: RocksDB doesn't always come back from a full disk by itself.
+
+        Nobody may read or sync meanwhile. Nothing that was acknowledged is lost; what wasn't may be. Raises ConfigError
+        if it can't be opened; everything fails then until it can.
+        """
+        self.memory.clear()
+        with contextlib.suppress(Exception):  # a write that is refused already, or closed before
+            self._db.close()
+        with _saying_why(self.directory):
+            self._db = opening.open_checked(self.directory, self._open_in)
+        self._load(recover=False)
+        self._failing = self._suspect = False
 
     # --- what has expired ---
 
@@ -488,8 +523,7 @@ class Store:
             self._db.flush_wal(True)
         except BaseException as error:
             self._suspect = self.unsynced = True
-            if "No space left" in str(error):
-                raise OutOfSpace("out of space storing object") from error
+            self._raise_if_full(error)
             raise
         self._suspect = False
         self._mark.advance(reached)

@@ -217,38 +217,6 @@ def test_a_first_start_that_died_is_no_damage(tmp_path: Path) -> None:
     Store(tmp_path).close()
 
 
-@pytest.mark.parametrize("kind", ["sst", "blob"])
-def test_a_flipped_bit_in_tables_and_blob_files_is_an_error_and_counted_and_never_a_miss_or_other_bytes(
-    kind: str, long: bool, stopped: Path, tmp_path: Path, items: Items
-) -> None:
-    chance = random.Random(kind)
-    damaged = 0
-    for _ in range(200 if long else 15):
-        image = shutil.copytree(stopped, tmp_path / "image")
-        file = chance.choice(sorted(image.glob(f"*.{kind}")))
-        flip(file, chance.randrange(file.stat().st_size), chance.randrange(8))
-        try:
-            store = Store(image)
-        except ConfigError as error:  # what the store itself needs to start
-            assert "damaged" in str(error)
-            damaged += 1
-        else:
-            errors = 0
-            for key, data in items.items():
-                try:
-                    item = store.get(key)
-                except Exception as error:  # noqa: BLE001
-                    assert "Corruption" in str(error)
-                    errors += 1
-                else:
-                    assert bytes(there(item).data) == data
-            assert store.read_errors == errors
-            damaged += errors > 0
-            store.close()
-        shutil.rmtree(image)
-    assert damaged
-
-
 def test_damage_that_a_compaction_meets_stops_writes_and_no_reads_and_is_said(stopped: Path, items: Items) -> None:
     table = min(stopped.glob("*.sst"))
     flip(table, table.stat().st_size // 3)

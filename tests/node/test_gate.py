@@ -64,3 +64,51 @@ async def test_a_writer_that_has_gone_is_not_waited_for(node: Server, monkeypatc
             connection.abort()
     crowded = False
     assert await talk(node.port, set_request(b"a", b"1") + b"get gone\r\n") == b"STORED\r\nEND\r\n"
+
+
+async def test_one_writer_with_many_changes_has_one_go_ahead_at_each_look_and_no_more_looks_than_that(
+    node: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "PATIENCE", 0.05)
+    monkeypatch.setattr(node.store, "crowded", lambda: True)
+    looks = 0
+    real = node.gate._look
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        real()
+
+    node.gate._look = look  # type: ignore[method-assign]
+    began = asyncio.get_running_loop().time()
+    requests = b"".join(set_request(b"a%d" % number, b"1") for number in range(20))
+    assert await talk(node.port, requests) == b"STORED\r\n" * 20
+    taken = asyncio.get_running_loop().time() - began
+    assert taken >= 20 * gate.EVERY
+    assert looks <= taken / gate.EVERY + 2
+
+
+async def test_a_writer_that_has_gone_is_forgotten(node: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node.store, "crowded", lambda: True)
+    async with connected(node.port) as client:
+        client.writer.write(set_request(b"gone", b"1"))
+        await asyncio.sleep(0.02)
+        assert node.gate._waiting
+        for connection in list(node.connections):
+            connection.abort()
+        await asyncio.sleep(0.05)
+        assert not node.gate._waiting
+
+
+async def test_each_piece_of_a_request_that_changes_many_items_waits_for_room(
+    node: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await talk(node.port, set_request(b"a", b"1") + set_request(b"b", b"1"))
+    changes = node.store.changes
+    monkeypatch.setattr(node.store, "crowded", lambda: node.store.changes > changes)
+    async with connected(node.port) as client:
+        client.writer.write(b"gat 100 a b\r\n")
+        await asyncio.sleep(0.1)
+        assert node.store.changes == changes + 1
+        monkeypatch.setattr(node.store, "crowded", lambda: False)
+        assert await client.until_end(b"") == b"VALUE a 0 1\r\n1\r\nVALUE b 0 1\r\n1\r\nEND\r\n"

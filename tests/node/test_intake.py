@@ -83,3 +83,61 @@ async def test_one_after_the_other_on_a_connection_each_has_its_own_room(node: S
     requests = b"".join(set_request(b"key%d" % number, b"x" * size) for number, size in enumerate(sizes))
     assert await talk(node.port, requests) == b"STORED\r\n" * len(sizes)
     assert node.intake._used == 0
+
+
+async def test_who_waits_for_room_is_not_late_however_long_it_takes(
+    node: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "STALL", 0.3)
+    async with connected(node.port) as slow, connected(node.port) as waiting:
+        slow.writer.write(b"set slow 0 0 %d\r\n" % (2 * LARGE))
+        await asyncio.sleep(0.05)
+        waiting.writer.write(set_request(b"waiting", b"x" * LARGE))
+        for _ in range(10):
+            slow.writer.write(b"still here")
+            await asyncio.sleep(0.1)
+        slow.writer.write(b"x" * (2 * LARGE - 100) + b"\r\n")
+        assert await slow.line(b"") == b"STORED"
+        assert await waiting.line(b"") == b"STORED"
+
+
+async def test_a_value_that_waits_to_be_carried_out_keeps_its_room_and_its_client_is_not_late(
+    node: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "STALL", 0.1)
+    crowded = True
+    monkeypatch.setattr(node.store, "crowded", lambda: crowded)
+    requests = [set_request(b"key%d" % number, b"x" * LARGE) for number in range(8)]
+    answers = asyncio.gather(*(talk(node.port, request) for request in requests))
+    await asyncio.sleep(0.5)
+    waiting = sum(len(event.data) for connection in node.connections for event in connection._events)  # type: ignore[union-attr]
+    assert waiting == 2 * LARGE
+    assert held(node) <= 8 * 64 * KIB
+    crowded = False
+    assert await answers == [b"STORED\r\n"] * 8
+    assert node.intake._used == 0
+
+
+async def test_however_often_somebody_has_to_wait_one_look_is_due(node: Server) -> None:
+    class Waiting:
+        def read_on(self) -> None: ...
+        def stalled(self) -> None: ...
+
+    first, looks = Waiting(), 0
+    real = node.intake._look
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        real()
+
+    node.intake._look = look  # type: ignore[method-assign]
+    node.intake.ask(first, 2 * LARGE)
+    for _ in range(50):
+        other = Waiting()
+        assert not node.intake.ask(other, LARGE)
+        node.intake.done(other)
+    assert not node.intake.ask(Waiting(), LARGE)
+    await asyncio.sleep(0.1)
+    assert 1 <= looks <= 6
+    node.intake.done(first)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sfss.node import keeper
 from sfss.node.server import Server
 from tests.node.support import Clock, Tampered, running, set_request, talk
-from tests.node.test_store import no_space, stored
+from tests.node.test_store import no_space, refuse, stored
 
 ITEMS = 1000
 
@@ -55,9 +56,10 @@ async def test_others_are_served_meanwhile(tmp_path: Path) -> None:
             assert await talk(node.port, b"get a1 stays\r\n") == b"VALUE stays 0 1\r\n1\r\nEND\r\n"
 
 
-async def test_while_the_disk_is_full_it_is_tried_again(tmp_path: Path) -> None:
+async def test_while_the_disk_is_full_it_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     async with running(tmp_path / "data", durability="os") as node:
+        monkeypatch.setattr(node.store, "has_room", lambda: False)
         await fill(node, clock)
         real = node.store._db
         node.store._db = Tampered(real, write=no_space)  # type: ignore[assignment]
@@ -67,3 +69,33 @@ async def test_while_the_disk_is_full_it_is_tried_again(tmp_path: Path) -> None:
         assert node.store.write_errors > 1
         node.store._db = real
         await settled(node, 2)
+
+
+async def test_where_writes_fail_though_there_is_room_the_database_is_opened_anew(tmp_path: Path) -> None:
+    async with running(tmp_path / "data") as node:
+        await talk(node.port, set_request(b"kept", b"1") + set_request(b"gone", b"1") + b"delete gone\r\n")
+        broken: Any = Tampered(node.store._db, write=refuse)
+        node.store._db = broken
+        assert (await talk(node.port, set_request(b"a", b"1"))).startswith(b"SERVER_ERROR")
+        async with asyncio.timeout(20):
+            while node.store._db is broken:
+                assert await talk(node.port, b"get kept\r\n") == b"VALUE kept 0 1\r\n1\r\nEND\r\n"
+        assert await talk(node.port, set_request(b"a", b"1") + b"get kept gone a\r\n") == (
+            b"STORED\r\nVALUE kept 0 1\r\n1\r\nVALUE a 0 1\r\n1\r\nEND\r\n"
+        )
+        assert (node.store.items, node.store.bytes) == (2, 2)
+
+
+async def test_while_there_is_no_room_nothing_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(tmp_path / "data") as node:
+        real = node.store._db
+        broken: Any = Tampered(real, write=no_space)
+        node.store._db = broken
+        monkeypatch.setattr(node.store, "has_room", lambda: False)
+        assert await talk(node.port, set_request(b"a", b"1")) == b"SERVER_ERROR out of space storing object\r\n"
+        await asyncio.sleep(0.3)
+        assert node.store._db is broken
+        assert node.store.write_errors == 1
+        node.store._db = real
+        assert await talk(node.port, set_request(b"a", b"1")) == b"STORED\r\n"
+        assert not node.store.failing
