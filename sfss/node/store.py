@@ -673,12 +673,14 @@ _REPLAY = {
 
 def _make(directory: Path) -> None:
     """Make the directory and its parents, durably: a file is not safe while the directory that names it isn't."""
-    if directory.is_dir():
+    if not directory.is_dir():
+        if not directory.parent.is_dir():
+            _make(directory.parent)
+        directory.mkdir(exist_ok=True)
+    elif (directory / "CURRENT").exists():
         return
-    if not directory.parent.is_dir():
-        _make(directory.parent)
-    directory.mkdir(exist_ok=True)
-    opening.sync_directory(directory.parent)
+    with contextlib.suppress(PermissionError):  # another's directory, and so not made by us just now
+        opening.sync_directory(directory.parent)
 
 
 def _options(blocks: Cache) -> Options:
