@@ -33,8 +33,9 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.front $(ARGS)
 
 bench-node: $(VENV)/.test
-	tests/install-servers
+	tests/install-servers cc
 	$(BIN)/python -m benchmarks.node $(ARGS)
+	$(BIN)/python -m benchmarks.space
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
