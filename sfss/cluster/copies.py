@@ -8,13 +8,16 @@ What reads promise follows from the quorums:
 
 * ``read_quorum + write_quorum > copies`` (2 and 2 of 3): every read sees every acknowledged write that came before it,
   for the owners that it asked and those that acknowledged have one in common. Only owners count towards a quorum then;
-  a spare's copy makes the file safer, not the write acknowledged.
+  a spare's copy makes the file safer, not the write acknowledged. And no read goes back behind another one: a version
+  that is not yet where every read sees it (of a write that goes on, or failed) is brought there before it is told.
 * else (1 and 1 of 2): spares count, so that a write succeeds as long as any node can take it. A read may see an older
-  version while a newer one is on its way to the node that it asked.
+  version while a newer one is elsewhere.
 
 In both, that there is *no* file is said only if fewer nodes than ``write_quorum`` were not heard of, among all those
 whose copy would have counted: else an acknowledged write might lie just there. Of versions the highest wins; a deletion
 is a version too, the tombstone.
+
+Some reads look, behind their answer, at all copies, and put right those that are old or missing.
 
 Decisions (``get_for_update``, ``put_if``) are made by the key's first owner alone, and fail while it is away.
 """
@@ -24,6 +27,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -40,6 +44,7 @@ SPARES = 2  # nodes behind the owners that may take a copy in place of one that 
 MENDING = 16  # copies that are put right at a time; what comes then is left to the next read, or to repair
 SIMILAR = 2.0  # nodes that are so many times as slow as the quickest still count as quick
 SHORTEST_HEDGE = 0.002  # seconds: sooner a second question costs more than it saves
+COMPARED = 1 / 16  # of the reads look behind their answer at all nodes: a copy that no read asks for is old for ever
 
 
 class Quorum(NamedTuple):
@@ -53,6 +58,11 @@ class Quorum(NamedTuple):
     def sees_all(self) -> bool:
         """Whether every read sees every write that was acknowledged before it."""
         return self.read + self.write > self.copies
+
+    @property
+    def seen(self) -> int:
+        """How many owners must have a version so that every read sees it."""
+        return self.copies - self.read + 1
 
 
 ONE_COPY = Quorum(1, 1, 1)
@@ -103,17 +113,43 @@ class Copies:
 
     # --- writing ---
 
-    async def put(self, key: bytes, data: bytes, place: Place, held: Sequence[Backend] = ()) -> bool:
-        """Write to all owners but those that have it already; returns when a quorum has it.
+    async def put(self, key: bytes, data: bytes, place: Place) -> bool:
+        """Write to all owners; returns when a quorum has it.
 
-        False if a newer version was seen. Raises TooLarge, OutOfSpace, Unavailable; the outcome is unknown then, and
-        trying again is safe. It goes on behind a caller who is cancelled.
+        False if a newer version was seen: every read sees that one then, so that the caller can learn which it is.
+        Raises TooLarge, OutOfSpace, Unavailable; the outcome is unknown then, and trying again is safe. It goes on
+        behind a caller who is cancelled.
         """
-        return await _Spread(self, key, data, place, held).run()
+        spread = _Spread(self, key, data, place, self.quorum.write)
+        if await spread.run():
+            return True
+        assert spread.refused_by is not None
+        await self._bring_home(key, place, [spread.refused_by])
+        return False
 
-    def count_late(self, task: asyncio.Task[Any]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            self.counts.late_failures += 1
+    async def put_if_newer(self, key: bytes, data: bytes, place: Place, held: Sequence[Backend], needed: int) -> None:
+        """Write to the owners that don't have it or a newer one; returns when ``needed`` have. Raises as ``put``."""
+        await _Spread(self, key, data, place, needed, record.decode_header(data)[0], held).run()
+
+    async def _bring_home(
+        self, key: bytes, place: Place, holders: Sequence[Backend], data: bytes | None = None
+    ) -> None:
+        """Let every read see at least the version that these nodes have, whose sound record is ``data``."""
+        if data is None:
+            data = await holders[0].get(key)
+        if data is None:
+            return
+        try:
+            version = record.decode(data).header
+        except Damaged:  # and it stays the only such copy
+            return
+        spread = _Spread(self, key, data, place, self.quorum.seen, version, holders)
+        try:
+            await spread.run()
+        except SfssError:
+            # A full node keeps nobody from reading: better a version that another read may miss than none, for days.
+            if not any(isinstance(failure, OutOfSpace | TooLarge) for failure in spread.failures):
+                raise
 
     # --- reading ---
 
@@ -124,12 +160,25 @@ class Copies:
         """
         search = _Search(self, key, place, whole=whole)
         newest = await search.run()
+        if random.random() < COMPARED:
+            self.later(self._compare(key, place))
         if newest is None or newest.header is None:
             return None
-        behind = [node for node, answer in search.answers.items() if _order(answer) < newest.header.order]
-        if lacking := [node for node in (*behind, *search.damaged) if node in place.owners]:
-            self._mend(key, search.holder_of(newest), newest, lacking)
+        if lacking := search.lacking(newest):
+            owners = [node for node in search.holders(newest) if node in place.owners]
+            if self.quorum.sees_all and len(owners) < self.quorum.seen:
+                await self._bring_home(key, place, search.holders(newest), newest.data)
+                self.counts.mended += self.quorum.seen - len(owners)
+            else:
+                self._mend(key, search.holders(newest)[0], newest, lacking)
         return newest.header, newest.data
+
+    async def _compare(self, key: bytes, place: Place) -> None:
+        """Behind an answer, look whether one of the other nodes has a newer version, or an owner none."""
+        search = _Search(self, key, place, whole=False)
+        newest = await search.ask_everybody()
+        if newest is not None and (lacking := search.lacking(newest)):
+            self._mend(key, search.holders(newest)[0], newest, lacking)
 
     def order(self, nodes: Sequence[Backend]) -> list[Backend]:
         """The nodes in the order in which they should be asked: those that are here, and quick, first."""
@@ -173,63 +222,94 @@ class Copies:
 
 
 class _Spread:
-    """One write: asks the owners, and spares in the place of those that can't, until enough hold the record."""
+    """One write: asks the owners, and spares in the place of those that can't, until ``needed`` hold the record.
 
-    def __init__(self, copies: Copies, key: bytes, data: bytes, place: Place, held: Sequence[Backend]) -> None:
+    With a ``version``, who has a newer one is content, and counts; without, that ends the write.
+    """
+
+    def __init__(
+        self,
+        copies: Copies,
+        key: bytes,
+        data: bytes,
+        place: Place,
+        needed: int,
+        version: Header | None = None,
+        held: Sequence[Backend] = (),
+    ) -> None:
+        self.refused_by: Backend | None = None  # for it has a newer version
+        self.failures: list[SfssError] = []
         self._copies = copies
         self._quorum = copies.quorum
         self._key = key
         self._data = data
         self._place = place
+        self._needed = needed
+        self._version = version
         self._holders = list(held)
-        self._spares = iter(place.spares)
-        self._failures: list[SfssError] = []
+        self._spares = iter(node for node in place.spares if node not in held)
         self._asked: dict[asyncio.Task[bool], Backend] = {}  # that have not been heard yet
 
     async def run(self) -> bool:
+        """False if it was refused."""
         for node in self._place.owners:
             if node not in self._holders:
                 self._ask(node)
         while self._asked and not self._is_enough():
-            done, _ = await asyncio.wait(self._asked, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                if not self._hear(self._asked.pop(task), task):
-                    return False
-        for task in self._asked:
-            task.add_done_callback(self._copies.count_late)
+            await self._listen()
+            if self.refused_by is not None:
+                return False
+        if self._asked:
+            self._copies.later(self._finish())
         if not self._is_enough():
             raise self._why_not()
         return True
 
-    def _ask(self, node: Backend) -> None:
-        self._asked[self._copies.later(node.set(self._key, self._data))] = node
+    async def _finish(self) -> None:
+        """Behind the answer, find a spare for the copies that their owners don't take after all."""
+        before = len(self.failures)
+        while self._asked:
+            await self._listen()
+        self._copies.counts.late_failures += len(self.failures) - before
 
-    def _hear(self, node: Backend, task: asyncio.Task[bool]) -> bool:
-        """False if the node has a newer version."""
+    def _ask(self, node: Backend) -> None:
+        if self._version is None:
+            write = node.set(self._key, self._data)
+        else:
+            write = put_newer(node, self._key, self._data, self._version)
+        self._asked[self._copies.later(write)] = node
+
+    async def _listen(self) -> None:
+        done, _ = await asyncio.wait(self._asked, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            self._hear(self._asked.pop(task), task)
+
+    def _hear(self, node: Backend, task: asyncio.Task[bool]) -> None:
         error = task.exception()
         if error is None:
             self._holders.append(node)
-            return task.result()
+            if self._version is None and not task.result():
+                self.refused_by = node
+            return
         if not isinstance(error, NodeError | OutOfSpace | TooLarge):
             raise error
-        self._failures.append(error)
+        self.failures.append(error)
         if (spare := next(self._spares, None)) is not None:
             self._copies.counts.handoffs += 1
             self._ask(spare)
-        return True
 
     def _is_enough(self) -> bool:
         owners = self._place.owners
         counting = [node for node in self._holders if node in owners or not self._quorum.sees_all]
-        return len(counting) >= self._quorum.write
+        return len(counting) >= self._needed
 
     def _why_not(self) -> SfssError:
-        first = self._failures[0] if self._failures else None
-        if not isinstance(first, NodeError | None) and all(isinstance(error, type(first)) for error in self._failures):
+        first = self.failures[0] if self.failures else None
+        if not isinstance(first, NodeError | None) and all(isinstance(error, type(first)) for error in self.failures):
             return first
         return Unavailable(
             f"{len(self._holders)} nodes have taken the record, and storage.write_quorum is {self._quorum.write}: "
-            f"{'; '.join(map(str, self._failures))}. Whether it is kept is not known; try again, that is safe"
+            f"{'; '.join(map(str, self.failures))}. Whether it is kept is not known; try again, that is safe"
         )
 
 
@@ -253,20 +333,32 @@ class _Search:
         for number in range(self._quorum.read):
             self._ask_next(whole=self._whole and number == 0)
         while True:
-            if self._is_found():
+            if self._is_found() or self._is_not_there():
                 newest = self._newest()
-                assert newest is not None
-                if not self._whole or newest.data is not None:
+                if newest is None or not self._whole or newest.data is not None:
                     return newest
                 if await self._fetch(newest):
                     continue
-            elif self._is_not_there():
-                return self._newest()
             if not await self._wait():
                 raise self._why_not()
 
-    def holder_of(self, answer: _Answer) -> Backend:
-        return next(node for node, given in self.answers.items() if given is answer)
+    async def ask_everybody(self) -> _Answer | None:
+        """The newest of the answers of all nodes that are here."""
+        while self._ask_next(whole=False):
+            pass
+        while self._asked:
+            await self._wait()
+        return self._newest()
+
+    def holders(self, newest: _Answer) -> list[Backend]:
+        """Who has this version, the one that it came from first."""
+        same = [node for node, answer in self.answers.items() if _order(answer) == _order(newest)]
+        return sorted((node for node in same if node not in self.damaged), key=lambda n: self.answers[n] is not newest)
+
+    def lacking(self, newest: _Answer) -> list[Backend]:
+        """The owners that are known to have an older version, none, or a damaged copy."""
+        behind = [node for node, answer in self.answers.items() if _order(answer) < _order(newest)]
+        return [node for node in self._place.owners if node in behind or node in self.damaged]
 
     def _ask_next(self, *, whole: bool) -> bool:
         if not self._queue:

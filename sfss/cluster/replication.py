@@ -73,16 +73,12 @@ class Cluster:
         The key's first owner decides, and by what it has: if a newer version is seen elsewhere, it gets that first.
         """
         node = self._owner(key)
-        if not node.capabilities or not node.capabilities.cas:
+        if node.capabilities and not node.capabilities.cas:
             return await self.head(key), Guard.NONE
-        if not self._one:
-            newest = await self._copies.find(key, self._place(key), whole=True)
-            if newest is not None and newest[1] is not None:
-                await put_newer(node, key, newest[1], newest[0])
-        found = await node.gets(key)
-        if found is None:
-            return None, Guard.ABSENT
-        return _checked_header(node, found.data), found.token
+        header, token = await self._state(node, key)
+        if self._one or not await self._bring_newer(node, key, header):
+            return header, token
+        return await self._state(node, key)
 
     async def put(self, key: bytes, data: bytes) -> bool:
         """Store a record; returns when as many nodes keep it as are asked for.
@@ -104,7 +100,7 @@ class Cluster:
             assert isinstance(token, int)
             done = await node.replace(key, data, token, expiry)
         if done and not self._one:
-            await self._copies.put(key, data, self._place(key), held=[node])
+            await self._copies.put_if_newer(key, data, self._place(key), [node], self._copies.quorum.write)
         return done
 
     @property
@@ -156,6 +152,23 @@ class Cluster:
             reasons = "; ".join(str(answer) for answer in answers)
             raise Unavailable(f"none of the {len(nodes)} nodes answers: {reasons}")
         return found
+
+    async def _state(self, node: Backend, key: bytes) -> tuple[Header | None, Token]:
+        found = await node.gets(key)
+        return (None, Guard.ABSENT) if found is None else (_checked_header(node, found.data), found.token)
+
+    async def _bring_newer(self, node: Backend, key: bytes, header: Header | None) -> bool:
+        """Give the node the newest version there is, if what it has is older; False if it isn't.
+
+        What is as new isn't written again: that would take the state away from under another caller's token.
+        """
+        newest = await self._copies.find(key, self._place(key), whole=False)
+        if newest is None or (header is not None and newest[0].order <= header.order):
+            return False
+        newest = await self._copies.find(key, self._place(key), whole=True)
+        if newest is not None and newest[1] is not None:
+            await put_newer(node, key, newest[1], newest[0])
+        return True
 
     def _owner(self, key: bytes) -> Backend:
         return self._nodes[self._ring.owners(key)[0]]

@@ -15,7 +15,7 @@ from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.copies import Quorum
 from sfss.cluster.replication import Cluster
 from sfss.config import parse_address
-from sfss.errors import Damaged, Unavailable
+from sfss.errors import Damaged, NodeTimeout, Unavailable
 from sfss.node.server import Server
 from sfss.record import Kind
 from tests.node.support import running, there
@@ -72,6 +72,11 @@ class Farm:
             if head is not None:
                 found[name] = head.size
         return found
+
+    def leave(self, name: str, key: bytes, data: bytes) -> None:
+        """Put a record on one node, as a write leaves it that came no further."""
+        store = self.nodes[name].store
+        store.put(key, 0, 0, data, store.claim(key))
 
     async def settled(self, away: int = 0) -> None:
         """Come back when the cluster knows who is here."""
@@ -215,7 +220,9 @@ async def test_a_read_sees_the_newest_of_what_two_of_three_have(safe: Farm, key:
         await safe.settled()
         for _ in range(5):
             assert await found(safe.cluster, key) == number
-    await until(lambda: len({safe.versions(key)[name] for name in owners}) == 1)
+    async with asyncio.timeout(10):  # reads look at the third copy, too, now and then
+        while len({safe.versions(key)[name] for name in owners}) > 1:
+            await found(safe.cluster, key)
     assert safe.cluster.counts()["mended"] >= 1
 
 
@@ -316,3 +323,95 @@ async def test_a_first_owner_that_was_away_decides_by_the_newest_version(safe: F
     assert await safe.cluster.put_if(key, version(3), token)
     assert not await safe.cluster.put_if(key, version(4), token)
     assert await found(safe.cluster, key) == 3
+
+
+async def test_a_first_owner_that_was_away_learns_of_the_deletion_before_it_decides(safe: Farm, key: bytes) -> None:
+    assert await safe.cluster.put(key, version(5, Kind.TOMBSTONE))
+    await until(lambda: len(safe.versions(key)) == 3)
+    safe.leave(safe.owners(key)[0], key, version(1))
+    header, token = await safe.cluster.get_for_update(key)
+    assert header is not None
+    assert (header.kind, header.version) == (Kind.TOMBSTONE, 5)
+    assert await safe.cluster.put_if(key, version(6), token)
+    assert await found(safe.cluster, key) == 6
+
+
+async def test_a_front_that_never_saw_the_first_owner_decides_nothing_in_its_place(farm: Farm, key: bytes) -> None:
+    await farm.stop(farm.owners(key)[0])
+    other = farm.new_cluster()
+    await other.start()
+    with pytest.raises(Unavailable):
+        await other.get_for_update(key)
+    await other.close()
+
+
+async def test_to_look_at_a_state_takes_it_away_from_nobody(farm: Farm, key: bytes) -> None:
+    assert await farm.cluster.put(key, version(1))
+    await until(lambda: len(farm.versions(key)) == farm.quorum.copies)
+    _, token = await farm.cluster.get_for_update(key)
+    await farm.cluster.get_for_update(key)
+    assert await farm.cluster.put_if(key, version(2), token)
+
+
+@pytest.mark.parametrize("data", [version(2), version(2, Kind.TOMBSTONE)], ids=["file", "tombstone"])
+async def test_no_read_goes_back_behind_another_that_saw_a_write_which_failed(
+    safe: Farm, key: bytes, data: bytes
+) -> None:
+    assert await safe.cluster.put(key, version(1))
+    owners = safe.owners(key)[:3]
+    await until(lambda: set(owners) <= set(safe.versions(key)))
+    safe.leave(owners[0], key, data)
+    header = await safe.cluster.head(key)
+    assert header is not None
+    assert header.version == 2
+    # At once, not some time later: then another read might ask two others.
+    assert list(safe.versions(key).values()).count(len(data)) >= 2
+
+
+async def test_a_damaged_copy_of_a_newer_version_is_not_spread(safe: Farm, key: bytes) -> None:
+    assert await safe.cluster.put(key, version(1))
+    owners = safe.owners(key)[:3]
+    await until(lambda: set(owners) <= set(safe.versions(key)))
+    damaged = bytearray(version(1000))
+    damaged[-1] ^= 1
+    safe.leave(owners[0], key, bytes(damaged))
+    header = await safe.cluster.head(key)
+    assert header is not None
+    assert header.version == 1000
+    assert len(set(safe.versions(key).values())) == 2
+    await safe.cluster.put(key, version(10))  # whether or not it is refused: it doesn't fail
+
+
+async def test_who_is_told_of_a_newer_version_then_finds_it(tmp_path: Path, key: bytes) -> None:
+    async for farm in _farm(tmp_path, Quorum(3, 3, 1)):
+        assert await farm.cluster.put(key, version(1))
+        farm.leave(farm.owners(key)[2], key, version(50))  # of a front whose clock is ahead, and which failed
+        assert not await farm.cluster.put(key, version(10))
+        assert await found(farm.cluster, key) == 50  # whichever node is asked
+
+
+@pytest.mark.parametrize("place", [1, 2])
+async def test_reads_that_ask_one_node_look_at_the_others_now_and_then(quick: Farm, key: bytes, place: int) -> None:
+    assert await quick.cluster.put(key, version(1))
+    owners = quick.owners(key)
+    await until(lambda: set(owners[:2]) <= set(quick.versions(key)))
+    quick.leave(owners[place], key, version(2))  # the one that took it while the others were away
+    async with asyncio.timeout(10):
+        while await found(quick.cluster, key) != 2:
+            pass
+
+
+async def test_a_copy_that_fails_behind_the_answer_is_taken_by_a_spare(
+    farm: Farm, key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners = farm.owners(key)
+
+    async def never(_key: bytes, _data: bytes) -> bool:
+        await asyncio.sleep(0.3)
+        raise NodeTimeout(owners[1], "no answer")
+
+    monkeypatch.setattr(farm.cluster._nodes[owners[1]], "set", never)
+    assert await farm.cluster.put(key, version(1))
+    assert farm.cluster.counts()["late_failures"] == 0
+    await until(lambda: owners[farm.quorum.copies] in farm.versions(key))
+    await until(lambda: farm.cluster.counts()["late_failures"] == 1)
