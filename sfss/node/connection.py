@@ -153,8 +153,10 @@ class Connection(asyncio.BufferedProtocol):
         self._see_to_what_comes()
 
     def stalled(self) -> None:
-        """Others wait for the room that this one's value has, and nothing of it came for long."""
-        if self._reading and self._parser.lacks:  # else it is not the client who is late
+        """Others wait for the room that this one's value has, and nothing has happened here for long."""
+        sends_nothing = self._reading and bool(self._parser.lacks)
+        takes_nothing = self._paused or self._transport.is_closing()
+        if sends_nothing or takes_nothing:  # else it is not the client who is late
             self.abort()
 
     def figures(self) -> list[tuple[str, object]]:
@@ -238,19 +240,19 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def _has(self, needs: Sequence[bytes], ahead: Sequence[bytes] = ()) -> bool:
-        """Whether these entries are in memory; if not, they are fetched, and so are those ``ahead``."""
+        """Whether these entries are in memory; if not, they are fetched, and so are the first few of ``ahead``."""
         missing = self._server.store.missing(needs)
         if not missing:
             return True
         self._awaiting = True
-        self._server.reader.fetch([*missing, *self._server.store.missing(ahead[len(needs) :])], self._wake)
+        self._server.reader.fetch(missing, self._wake)
+        self._server.reader.fetch_ahead(self._server.store.missing(ahead[len(needs) :]), self._wake)
         return False
 
     def _look_at(self, events: Iterable[Request | Refusal]) -> None:
-        """Have fetched what these requests need, whose turn will come."""
+        """Have fetched what these requests need, whose turn will come, as far as that is of use."""
         needs = [need for event in events if isinstance(event, Request) for need in self._server.commands.needs(event)]
-        if missing := self._server.store.missing(needs):
-            self._server.reader.fetch(missing, self._wake)
+        self._server.reader.fetch_ahead(self._server.store.missing(needs), self._wake)
 
     def _wake(self) -> None:
         """Something that was waited for may be here."""
@@ -262,7 +264,7 @@ class Connection(asyncio.BufferedProtocol):
         events = self._parser.feed(data)
         self._events.extend(events)
         if self._awaiting:
-            self._look_at(events)
+            self._look_at(events[:AHEAD])
 
     def _take(self, request: Request) -> None:
         if request.verb == b"quit":

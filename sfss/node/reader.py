@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from sfss.node.memory import Found
+from sfss.node.memory import SHARE, Found
 from sfss.node.stats import Counters
 from sfss.node.store import KIB, MIB, Store
 
@@ -53,6 +53,15 @@ class Reader:
         if not self._scheduled:  # in the loop's next turn, so that what others ask for in this one goes along
             self._scheduled = True
             self._loop.call_soon(self._begin)
+
+    def fetch_ahead(self, keys: Sequence[bytes], wake: Wake) -> None:
+        """Read the first few of these, which aren't needed yet: as many as will still be in memory when they are.
+
+        What wouldn't be kept, or would drive out what others had read ahead, would be read again, and again.
+        """
+        few = self._store.memory.limit // SHARE // self._largest - len(self._waiting)
+        if keys and few > 0:
+            self.fetch(keys[:few], wake)
 
     @contextlib.asynccontextmanager
     async def at_rest(self) -> AsyncIterator[None]:

@@ -60,8 +60,8 @@ class Space:
         """See what is to be done. Raises whatever RocksDB does."""
         self._note_changes()
         if self._store.flushes != self._flushes:
-            self._flushes = self._store.flushes
             self._rest()
+            self._flushes = self._store.flushes
         elif self._is_idle():
             self._rest()
         elif self._resting and self._store.changes - self._rested >= WORTH:
@@ -80,15 +80,15 @@ class Space:
         return enough and self._loop.time() - self._since >= REST
 
     def _rest(self) -> None:
-        self._rested = self._store.changes
         self._write_out()
         if not self._resting:
-            self._resting = True
             self._store.steer({"level0_file_num_compaction_trigger": str(TABLES_AT_REST)})
+            self._resting = True
+        self._rested = self._store.changes  # last: if RocksDB refuses, the next look tries again
 
     def _end_rest(self) -> None:
-        self._resting = False
         self._store.steer({"level0_file_num_compaction_trigger": str(TABLES)})
+        self._resting = False
 
     def _write_out(self) -> None:
         if self._writing_out is None or self._writing_out.done():

@@ -107,7 +107,7 @@ class Store:
         self.unsynced = False  # whether something was written since the last sync began
         self._failing = False  # whether the last write failed
         self._suspect = False  # whether the write-ahead log may have lost what a failed sync was to make durable
-        self._expired_to = 0  # nothing is listed as expiring before this second
+        self._due_from = entries.EXPIRY  # nothing is listed as expiring before this key, but what can't be removed
         with contextlib.ExitStack() as undo, _saying_why(directory):
             _make(directory)
             self._lock = opening.Lock(directory)
@@ -394,8 +394,9 @@ class Store:
         if old is not None and old.expiry not in (0, head.expiry):
             batch.delete(entries.expiry_key(old.expiry, key))
         if head.expiry:
-            batch.put(entries.expiry_key(head.expiry, key), entries.packed(head.size))
-            self._expired_to = min(self._expired_to, head.expiry)
+            listed = entries.expiry_key(head.expiry, key)
+            batch.put(listed, entries.packed(head.size))
+            self._due_from = min(self._due_from, listed)
         bound = self._cas_bound
         if head.cas + CAS_LEASE // 2 > bound:  # raised while half a lease is left
             bound = head.cas + CAS_LEASE
@@ -470,28 +471,38 @@ class Store:
     # --- what has expired ---
 
     def due(self, count: int) -> list[tuple[int, bytes]]:
-        """Expiries and keys of items that are over, the earliest first, at most ``count``. For ``expire``."""
-        now = int(self.clock())
-        if self._expired_to > now:
+        """Expiries and keys of items that are over, the earliest first, at most ``count``. For ``expire``.
+
+        Each is told of once, and again if ``expire`` fails or the item is given an expiry anew.
+        """
+        end = entries.expiry_key(int(self.clock()) + 1, b"")
+        if self._due_from >= end:
             return []
-        start, end = (entries.EXPIRY + entries.packed(second) for second in (self._expired_to, now + 1))
         found: list[tuple[int, bytes]] = []
-        for listed, entry in self._walk(start, end):
+        behind = end
+        for listed, entry in self._walk(self._due_from, end):
             found.append(entries.read_expiry(listed, entry)[:2])
             if len(found) == count:
+                behind = listed + b"\0"
                 break
         # Where these lay, RocksDB has to step over their remains: the next search begins behind them.
-        self._expired_to = now + 1 if len(found) < count else found[-1][0]
+        self._due_from = behind
         return found
 
     def expire(self, due: Sequence[tuple[int, bytes]]) -> None:
-        """Remove the items that ``due`` has told of, unless they were changed since; it needs their heads."""
+        """Remove the items that ``due`` has told of, unless they were changed since; it needs their heads.
+
+        One whose head can't be read stays, as dead as before, and is not told of again until the next start.
+        """
         batch = WriteBatch(raw_mode=True)
         items, size = self.items, self.bytes
         gone = []
         for expiry, key in due:
-            entry = self._read(HEAD + key)
-            head = entries.read_head(entry) if entry is not None else None
+            try:
+                entry = self._read(HEAD + key)
+                head = entries.read_head(entry) if entry is not None else None
+            except Exception:  # noqa: BLE001, S112  counted; the others must not stay for it
+                continue
             if head is None or head.expiry != expiry:
                 batch.delete(entries.expiry_key(expiry, key))
             else:
@@ -501,7 +512,7 @@ class Store:
         try:
             self._write(batch, items, size)
         except Exception:
-            self._expired_to = min(self._expired_to, due[0][0])
+            self._due_from = min(self._due_from, entries.expiry_key(*due[0]))
             raise
         for key in gone:
             self._forget(key)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sfss.memcache import Request
 from sfss.node import intake
 from sfss.node.server import Server
 from sfss.node.store import KIB, MIB
@@ -110,12 +111,24 @@ async def test_a_value_that_waits_to_be_carried_out_keeps_its_room_and_its_clien
     requests = [set_request(b"key%d" % number, b"x" * LARGE) for number in range(8)]
     answers = asyncio.gather(*(talk(node.port, request) for request in requests))
     await asyncio.sleep(0.5)
-    waiting = sum(len(event.data) for connection in node.connections for event in connection._events)  # type: ignore[union-attr]
-    assert waiting == 2 * LARGE
+    events = [event for connection in node.connections for event in connection._events]
+    assert sum(len(event.data) for event in events if isinstance(event, Request)) == 2 * LARGE
     assert held(node) <= 8 * 64 * KIB
     crowded = False
     assert await answers == [b"STORED\r\n"] * 8
     assert node.intake._used == 0
+
+
+async def test_who_has_room_and_does_not_take_his_replies_is_cut_off_when_others_wait(
+    node: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "STALL", 0.2)
+    assert await talk(node.port, set_request(b"large", b"x" * LARGE)) == b"STORED\r\n"
+    async with connected(node.port) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.writer.write(b"get large\r\n" * 20 + set_request(b"mine", b"x" * 2 * LARGE))
+        await asyncio.sleep(0.3)
+        assert await talk(node.port, set_request(b"large", b"x" * LARGE)) == b"STORED\r\n"
 
 
 async def test_however_often_somebody_has_to_wait_one_look_is_due(node: Server) -> None:

@@ -214,3 +214,16 @@ async def test_reads_from_the_disk_are_counted(node: Server) -> None:
     assert stats["disk_reads"] == "2"
     assert int(stats["cache_entries"]) == 2
     assert 0 < int(stats["cache_bytes"]) <= int(stats["cache_limit"])
+
+
+async def test_large_values_are_not_read_ahead_to_be_read_again(node: Server) -> None:
+    node.store.memory.limit = 1 * MIB
+    keys = await fill(node, 40, 300_000)
+    node.store.memory.clear()
+    await talk(node.port, b"get %b\r\n" % keys[0])  # whose size is what it goes by
+    disk = Disk(node)
+    for requests in (b"".join(b"get %b\r\n" % key for key in keys), b"get %b\r\n" % b" ".join(keys)):
+        disk.batches.clear()
+        assert len(await talk(node.port, requests)) > 40 * 300_000
+        assert sum(map(len, disk.batches)) <= 2 * len(keys)
+    disk.end()

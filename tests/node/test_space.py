@@ -113,3 +113,20 @@ async def test_a_node_at_rest_is_left_alone_until_something_is_worth_it(
     await talk(node.port, b"".join(set_request(b"key%d" % number, b"x") for number in range(20)))
     await until(lambda: len(steered) > 1, "the rest did not end")
     assert steered[1] == {"level0_file_num_compaction_trigger": "4"}
+
+
+async def test_what_rocksdb_refused_to_be_told_is_told_again(node: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    steer = node.store.steer
+
+    def refuse_twice(options: dict[str, str]) -> None:
+        told.extend(options.values())
+        if len(told) % 3:
+            raise OSError("No space left on device")
+        steer(options)
+
+    monkeypatch.setattr(node.store, "steer", refuse_twice)
+    for count in (3, 6):  # the rest, and its end
+        await talk(node.port, b"".join(set_request(b"key%d" % number, b"x") for number in range(20)))
+        await until(lambda count=count: len(told) >= count, f"was told {told} only")  # type: ignore[misc]
+    assert told[:6] == ["1"] * 3 + ["4"] * 3
