@@ -237,7 +237,7 @@ class RequestParser:
         """Bytes to come of the block that has begun; 0 if none has."""
         return max(self.size + 2 - len(self._buffer), 0) if self._pending else 0
 
-    def feed(self, data: bytes) -> list[Request | Refusal]:
+    def feed(self, data: bytes | memoryview) -> list[Request | Refusal]:
         """The requests that ``data`` completes, in order. After a fatal Refusal the parser is of no more use."""
         self._buffer += data
         events: list[Request | Refusal] = []

@@ -58,7 +58,7 @@ BORDERS = {
     "aiohttp": ("sfss.web",),
     "aiomcache": ("sfss.backends.statistics",),
     "python_multipart": ("sfss.web.forms",),
-    "rocksdict": ("sfss.node.store",),
+    "rocksdict": ("sfss.node.engine", "sfss.node.store", "sfss.node.look"),
     "uhashring": ("sfss.cluster.ring",),
 }
 

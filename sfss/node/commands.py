@@ -65,6 +65,13 @@ _READING = {
     ),
 }
 
+# The same of what is asked most, for which it is to be quick: with so many words it reads one entry, of its first.
+_READING_ONE = {b"get": BODY, b"gets": BODY, b"head": HEAD, b"set": HEAD, b"add": HEAD, b"cas": HEAD, b"delete": HEAD}
+_OF_ONE_KEY = {b"get": (1,), b"gets": (1,), b"head": (1,), b"set": (4,), b"add": (4,), b"cas": (5,), b"delete": (1,)}
+
+# What may have to wait while there is no room for changes.
+MAY_CHANGE = _WRITING - {b"mn"} | {b"mg"}
+
 
 def changes(request: Request) -> bool:
     """Whether the request is to change something. An mg may, and nothing shows it: ``Commands.would_change``."""
@@ -128,6 +135,8 @@ class Commands:
 
     def needs(self, request: Request) -> Sequence[bytes]:
         """The entries that the request will read; of many keys none yet, see ``Pieces``."""
+        if (only := _READING_ONE.get(request.verb)) is not None and len(request.args) in _OF_ONE_KEY[request.verb]:
+            return (only + request.args[0],)
         reads = _READING.get(request.verb)
         if reads is None or not request.args:
             return ()

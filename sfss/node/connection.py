@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import socket
 import time
 from collections import deque
@@ -22,13 +23,15 @@ from typing import TYPE_CHECKING, cast
 
 from sfss.memcache import Refusal, Request, RequestParser
 from sfss.node import intake
-from sfss.node.commands import waits
+from sfss.node.commands import MAY_CHANGE, waits
 from sfss.node.committer import failure
+from sfss.node.engine import KIB, MIB
 from sfss.node.replies import END, Pieces, Reply
-from sfss.node.store import KIB, MIB
 
 if TYPE_CHECKING:
     from sfss.node.server import Server
+
+log = logging.getLogger("sfss.node")
 
 OUTPUT = 256 * KIB  # bytes of replies that are passed on at once, and that a client may leave untaken
 HELD = 1 * MIB  # bytes of replies that may wait for the disk, each counted with what it costs
@@ -38,6 +41,8 @@ SLOW = 0.1  # seconds on the loop that make a command a slow one
 FEED = 4 * KIB  # bytes that are made requests at a time: of many short lines each takes far more than its size
 AHEAD = 32  # requests, or keys of one, that are looked at while the first of them waits for the disk ...
 AHEAD_BYTES = 256 * KIB  # ... and bytes of values that they may hold
+
+_NOTHING = memoryview(b"")
 
 TOO_MANY = b"SERVER_ERROR Too many open connections\r\n"
 
@@ -54,7 +59,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, server: Server) -> None:
         self._server = server
         self._parser = RequestParser(server.settings.max_item_size)
-        self._unfed = b""  # what came and was not looked at yet
+        self._unfed = _NOTHING  # what came and was not looked at yet
         self._events: deque[Request | Refusal] = deque()  # to be carried out
         self._asked = time.perf_counter()  # when work on the last request began, or at first the connection
         self._request: Request | None = None  # the one whose reply is on its way in pieces ...
@@ -95,7 +100,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """What was not carried out is dropped; what was stays done, answered or not."""
         self._lost = True
-        self._unfed = b""
+        self._unfed = _NOTHING
         self._events.clear()
         self._held.clear()
         self._ready.clear()
@@ -111,7 +116,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server.stats.counters.bytes_read += nbytes
         data = bytes(self._server.received[:nbytes])
         if nbytes > FEED or self._unfed:
-            self._unfed += data
+            self._unfed = memoryview(bytes(self._unfed) + data)
         else:
             self._feed(data)
         self._work()
@@ -145,7 +150,7 @@ class Connection(asyncio.BufferedProtocol):
             waited_for, reply = self._held.popleft()
             self._held_bytes -= len(reply) + HELD_REPLY
             self._add_ready(error if error is not None and waited_for == ticket else reply)
-        self._work()
+        self._work_among_others()
 
     def read_on(self) -> None:
         """There is room for the value that is on its way."""
@@ -196,6 +201,14 @@ class Connection(asyncio.BufferedProtocol):
         self._see_to_room()
         self._see_to_what_comes()
 
+    def _work_among_others(self) -> None:
+        """The same, and raises nothing: others are to be woken after this one."""
+        try:
+            self._work()
+        except Exception:
+            log.exception("a bug: the connection is closed")
+            self._transport.abort()
+
     def _stuck(self) -> bool:
         return self._awaiting or self._paused or self._held_bytes > HELD or self._lost
 
@@ -230,7 +243,7 @@ class Connection(asyncio.BufferedProtocol):
         if needs and not self._has(needs):
             self._look_at(itertools.islice(self._events, 1, AHEAD))
             return False
-        return self._is_admitted(request)
+        return request.verb not in MAY_CHANGE or self._is_admitted(request)
 
     def _is_admitted(self, request: Request) -> bool:
         """Whether there is room for what the request, or the next piece of it, may change."""
@@ -257,9 +270,9 @@ class Connection(asyncio.BufferedProtocol):
     def _wake(self) -> None:
         """Something that was waited for may be here."""
         self._awaiting = False
-        self._work()
+        self._work_among_others()
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes | memoryview) -> None:
         """Make requests of what came."""
         events = self._parser.feed(data)
         self._events.extend(events)
@@ -281,7 +294,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _hang_up(self) -> None:
         self._events.clear()
-        self._unfed = b""
+        self._unfed = _NOTHING
         self._ending = True
 
     def _carry_out(self, request: Request) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from sfss.node.store import KIB, MIB
+from sfss.node.engine import KIB, MIB
 
 FREE = 64 * KIB  # bytes to come for which nobody has to ask
 ROOM = 256 * MIB  # bytes of all values that are on their way in

@@ -22,6 +22,7 @@ Entry = bytes | None  # None: known not to be there
 Found = Entry | Exception  # what a read brings; the exception if it failed
 
 COST = 250  # bytes that an entry takes beside its own and its key's: two objects' heads, and its place in the order
+ABSENT = 1000  # entries that are known not to be there: those of the requests under way
 SHARE = 8  # an entry of more than this part of the bound would drive out too many others: it isn't kept
 
 
@@ -32,36 +33,40 @@ class Memory:
         """Holds at most ``limit`` bytes, all told."""
         self.limit = limit
         self.bytes = 0
-        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self.entries: OrderedDict[bytes, Entry] = OrderedDict()  # to be looked into, not changed
         self._reads: dict[bytes, object] = {}  # entries that are being read, and by which read
-        self._brought: dict[bytes, Found] = {}  # what the reads that are over just now have brought
+        self.brought: dict[bytes, Found] = {}  # what the reads that are over just now have brought
+        self.absent: set[bytes] = set()  # entries that were looked for of late, and are not there: only a hint
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._entries or key in self._brought
+        return key in self.entries or key in self.brought or key in self.absent
 
     def find(self, key: bytes) -> Found | _Unknown:
         """The entry, or why it couldn't be read; UNKNOWN if it isn't here."""
-        entry: Found | _Unknown = self._entries.get(key, UNKNOWN)
+        entry: Found | _Unknown = self.entries.get(key, UNKNOWN)
         if entry is UNKNOWN:
-            return self._brought.get(key, UNKNOWN) if self._brought else UNKNOWN
-        self._entries.move_to_end(key)
+            return None if key in self.absent else self.brought.get(key, UNKNOWN)
+        self.entries.move_to_end(key)
         return entry
 
     def wrote(self, key: bytes, entry: Entry) -> None:
         """The entry is this from now on, whatever a read that is under way may bring."""
-        self._reads.pop(key, None)
-        self._brought.pop(key, None)
+        if self._reads:
+            self._reads.pop(key, None)
+        if self.brought:
+            self.brought.pop(key, None)
+        self.absent.discard(key)
         self.keep(key, entry)
 
     def keep(self, key: bytes, entry: Entry) -> None:
         """The entry was found to be this."""
-        entries = self._entries
-        size = _cost(key, entry)
+        entries = self.entries
         if key in entries:
             self.bytes -= _cost(key, entries.pop(key))
+        size = COST + len(key) + (len(entry) if entry else 0)
         if size > self.limit // SHARE:
             return
         entries[key] = entry
@@ -69,11 +74,18 @@ class Memory:
         while self.bytes > self.limit:
             self.bytes -= _cost(*entries.popitem(last=False))
 
+    def note_absent(self, key: bytes) -> None:
+        """Nothing lies there now. It is known until it is written, or some more were noted."""
+        if len(self.absent) >= ABSENT:
+            self.absent.clear()
+        self.absent.add(key)
+
     def clear(self) -> None:
         """All entries have changed."""
-        self._entries.clear()
+        self.entries.clear()
         self._reads.clear()
-        self._brought.clear()
+        self.brought.clear()
+        self.absent.clear()
         self.bytes = 0
 
     # --- reads ---
@@ -90,13 +102,13 @@ class Memory:
             if self._reads.get(key) is not read:
                 continue
             del self._reads[key]
-            self._brought[key] = entry
+            self.brought[key] = entry
             if not isinstance(entry, Exception):
                 self.keep(key, entry)
 
     def settle(self) -> None:
         """Those who waited for what was brought have had it."""
-        self._brought.clear()
+        self.brought.clear()
 
 
 def _cost(key: bytes, entry: Entry) -> int:

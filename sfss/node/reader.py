@@ -14,9 +14,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from sfss.node.engine import KIB, MIB
 from sfss.node.memory import SHARE, Found
 from sfss.node.stats import Counters
-from sfss.node.store import KIB, MIB, Store
+from sfss.node.store import Store
 
 THREADS = 8  # that read at a time
 BATCH = 16  # entries that one of them reads at a time

@@ -36,12 +36,13 @@ from sfss.node.commands import Commands
 from sfss.node.committer import Committer
 from sfss.node.connection import Connection
 from sfss.node.control import Control
+from sfss.node.engine import KIB, MAX_OPEN_FILES, MIB
 from sfss.node.gate import Gate
 from sfss.node.intake import Intake
 from sfss.node.keeper import Keeper
 from sfss.node.reader import Reader
 from sfss.node.stats import Counters, Stats
-from sfss.node.store import CACHE, KIB, MAX_OPEN_FILES, MIB, Store
+from sfss.node.store import CACHE, Store
 
 log = logging.getLogger("sfss.node")
 

@@ -17,7 +17,8 @@ import asyncio
 import contextlib
 import logging
 
-from sfss.node.store import MIB, Store
+from sfss.node.engine import MIB
+from sfss.node.store import Store
 
 log = logging.getLogger("sfss.node")
 

@@ -21,53 +21,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from rocksdict import (
-    AccessType,
-    BlockBasedIndexType,
-    BlockBasedOptions,
-    Cache,
-    Checkpoint,
-    DBCompressionType,
-    DBRecoveryMode,
-    Options,
-    Rdict,
-    ReadOptions,
-    WriteBatch,
-)
+from rocksdict import Cache, Checkpoint, WriteBatch
 
 from sfss.errors import ConfigError, OutOfSpace
-from sfss.node import entries, opening
+from sfss.node import engine, entries, opening
+from sfss.node.engine import KIB, MIB
 from sfss.node.entries import BODY, HEAD, Head, Item
 from sfss.node.memory import UNKNOWN, Entry, Found, Memory
-from sfss.node.opening import Replay
 
 log = logging.getLogger("sfss.node")
 
-KIB, MIB = 1024, 1024 * 1024
-
-# Three nodes run on a laptop: with the figures below a node's memory stays under some 200 MiB whatever it holds.
-WRITE_BUFFER = 32 * MIB  # a memtable; when full it is written out as one table and one blob file
-MAX_TOTAL_WAL = 256 * MIB  # what a start after a crash may have to replay: a second or two
-MAX_OPEN_FILES = 1000  # of RocksDB; the rest of a usual limit is for connections
-MOST_WRITTEN = 512 * MIB  # bytes a second of flushes and compactions; RocksDB goes as far below as it can
-WRITTEN_AT_ONCE = 1 * MIB  # a file being written goes to the disk in such pieces, so that no sync has to wait for a lot
-BACKGROUND_JOBS = 2  # flushes and compactions at a time; more would take the cores from the clients
-MIN_BLOB = 1 * KIB  # a smaller body is cheaper to move along in the tree than to look up beside it
-BLOB_FILE = 64 * MIB  # the unit in which overwritten and deleted bodies give their space back (see ``space``)
-# Deleted keys lie in the way of a walk, and take room, until a compaction drops them. So a table is compacted at once
-# when of so many neighbours so many are deletions, or that share of all.
-DELETED_WINDOW, DELETED_TRIGGER, DELETED_RATIO = 1000, 500, 0.5
-INDEX_PIECE = 4 * KIB  # bytes
-BLOOM_BITS = 10  # a key: 1 % of look-ups of absent keys reach a data block
-INFO_LOG, INFO_LOGS = 4 * MIB, 4  # RocksDB's own LOG: size of a file, and how many are kept
-
+LOOK_EVERY = 8  # changes between looks whether RocksDB is behind, while it isn't
 HEADS = 256 * KIB  # of heads that one step of a walk may hold at a time
 CAS_LEASE = 120 * 1_000_000  # item versions (microseconds) that are reserved on disk ahead of their use
-
-# When so many memtables, or tables of the lowest level, wait to be written out, RocksDB makes its callers wait, and so
-# the whole process. The node holds writers back when there are fewer, and goes on reading.
-STOP_MEMTABLES, CROWDED_MEMTABLES = 6, 3
-STOP_TABLES, CROWDED_TABLES = 40, 10
 
 # Memory for what is read, unless told otherwise: a third for the entries that were last read or written, the rest for
 # RocksDB's own cache, of heads, small bodies, and every index and filter block.
@@ -105,14 +71,15 @@ class Store:
         self.changes = 0  # that were written, since the start
         self.flushes = 0  # times that everything was removed, and there was something
         self.unsynced = False  # whether something was written since the last sync began
+        self._crowded = False  # when that was last looked at
         self._failing = False  # whether the last write failed
         self._suspect = False  # whether the write-ahead log may have lost what a failed sync was to make durable
         self._due_from = entries.EXPIRY  # nothing is listed as expiring before this key, but what can't be removed
-        with contextlib.ExitStack() as undo, _saying_why(directory):
-            _make(directory)
+        with contextlib.ExitStack() as undo, engine.saying_why(directory):
+            engine.make(directory)
             self._lock = opening.Lock(directory)
             undo.callback(self._lock.release)
-            self._open_in = partial(_open_in, directory, Cache(cache - self.memory.limit))
+            self._open_in = partial(engine.open_in, directory, Cache(cache - self.memory.limit))
             self._db = opening.open_checked(directory, self._open_in, recover=recover)
             undo.callback(self._db.close)
             self._load(recover=recover)
@@ -124,7 +91,7 @@ class Store:
             self._db.put(entries.FORMAT, entries.LAYOUT)
         layout = self._db.get(entries.FORMAT)
         if layout not in (entries.LAYOUT, entries.WITHOUT_EXPIRIES):
-            raise ConfigError(_why_not_this_layout(self.directory, layout))
+            raise ConfigError(engine.why_not_this_layout(self.directory, layout))
         self.items, self.bytes = entries.read_totals(self._db.get(entries.TOTALS))
         self._flush_at = entries.number(self._db.get(entries.FLUSH))
         # All versions up to the bound may have been given; the clock may since have gone back, the bound has not.
@@ -141,7 +108,7 @@ class Store:
         items = size = 0
         batch = WriteBatch(raw_mode=True)
         batch.delete_range(entries.EXPIRY, entries.EXPIRIES_END)
-        iterator = self._db.iter(_walking())
+        iterator = self._db.iter(engine.walking())
         iterator.seek(HEAD)
         while iterator.valid() and iterator.key() < entries.HEADS_END:
             head = entries.read_head(iterator.value())
@@ -166,12 +133,14 @@ class Store:
     def missing(self, needs: Iterable[bytes]) -> list[bytes]:
         """Those of these entries that have to be read from the disk: not in memory, and perhaps there."""
         missing = []
+        memory = self.memory
         for key in needs:
-            if key not in self.memory:
-                if self._db.key_may_exist(key):
-                    missing.append(key)
-                else:
-                    self.memory.keep(key, None)
+            if key in memory.entries or key in memory.brought or key in memory.absent:
+                continue
+            if self._db.key_may_exist(key):
+                missing.append(key)
+            else:
+                memory.note_absent(key)
         return missing
 
     def read(self, keys: list[bytes]) -> list[Found]:
@@ -192,9 +161,14 @@ class Store:
 
         Not after a change that failed: the next one shall fail too, or find that there is room again.
         """
-        return not self._failing and (
-            self.figure("num-immutable-mem-table") >= CROWDED_MEMTABLES
-            or int(self.engine("num-files-at-level0") or 0) >= CROWDED_TABLES
+        if self.changes % LOOK_EVERY == 0 or self._crowded:
+            self._crowded = self._is_crowded()
+        return self._crowded and not self._failing
+
+    def _is_crowded(self) -> bool:
+        return (
+            self.figure("num-immutable-mem-table") >= engine.CROWDED_MEMTABLES
+            or int(self.engine("num-files-at-level0") or 0) >= engine.CROWDED_TABLES
         )
 
     # --- reading ---
@@ -272,7 +246,7 @@ class Store:
 
     def _walk(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Keys and entries in order, from ``start`` on and below ``end``."""
-        reading = _walking()
+        reading = engine.walking()
         reading.set_iterate_upper_bound(end)
         try:
             iterator = self._db.iter(reading)
@@ -443,7 +417,7 @@ class Store:
     def has_room(self) -> bool:
         """Whether there is as much room as RocksDB needs to go on."""
         disk = os.statvfs(self.directory)
-        return disk.f_bavail * disk.f_frsize > 2 * WRITE_BUFFER
+        return disk.f_bavail * disk.f_frsize > 2 * engine.WRITE_BUFFER
 
     def _raise_if_full(self, error: BaseException) -> None:
         """Say it so if it is the disk that is full; RocksDB itself says it once, and then that there was an error."""
@@ -463,7 +437,7 @@ class Store:
         self.memory.clear()
         with contextlib.suppress(Exception):  # a write that is refused already, or closed before
             self._db.close()
-        with _saying_why(self.directory):
+        with engine.saying_why(self.directory):
             self._db = opening.open_checked(self.directory, self._open_in)
         self._load(recover=False)
         self._failing = self._suspect = False
@@ -559,208 +533,3 @@ class Store:
             reached = self._db.latest_sequence_number()
             self._db.flush(True)
             self._mark.advance(reached, now=True)
-
-
-# --- looking ---
-
-
-def _walking() -> ReadOptions:
-    """How a walk reads: checked, and without emptying the cache of what clients ask for."""
-    reading = ReadOptions()
-    reading.set_verify_checksums(True)
-    reading.fill_cache(False)  # type: ignore[call-arg]  # the stub forgets it
-    return reading
-
-
-class Cursor:
-    """A walk over all heads or all bodies in key order, past what can't be read. ``seek`` and ``next`` may raise."""
-
-    def __init__(self, db: Rdict, prefix: bytes) -> None:
-        self._iterator = db.iter(_walking())
-        self._prefix = prefix
-        self.key: bytes | None = None  # where it is; None behind the last
-        self.entry = b""
-
-    def seek(self, key: bytes) -> None:
-        """Go to the first entry from ``key`` on."""
-        self.key = None
-        self._iterator.seek(self._prefix + key)
-        self._take()
-
-    def next(self) -> None:
-        self._iterator.next()
-        self._take()
-
-    def _take(self) -> None:
-        self.key = None
-        if not self._iterator.valid():
-            self._iterator.status()  # raises what ended it early
-            return
-        key = self._iterator.key()
-        if key.startswith(self._prefix):
-            self.key, self.entry = key[len(self._prefix) :], self._iterator.value()
-
-
-class Look:
-    """A data directory opened to be read and not changed, by whoever verifies it. Raises ConfigError."""
-
-    def __init__(self, directory: Path) -> None:
-        with contextlib.ExitStack() as undo, _saying_why(directory):
-            if not (directory / "CURRENT").exists():
-                raise ConfigError(f"{directory} is not a data directory, or damaged: it has no file CURRENT")
-            self._lock = opening.Lock(directory)
-            undo.callback(self._lock.release)
-            open_in = partial(_open_in, directory, Cache(CACHE))
-            self.missing = opening.look(directory, open_in)  # in words; None if nothing is
-            self._db = open_in(Replay.LOOK)
-            undo.callback(self._db.close)
-            layout = self._db.get(entries.FORMAT)
-            if layout not in (entries.LAYOUT, entries.WITHOUT_EXPIRIES):
-                raise ConfigError(_why_not_this_layout(directory, layout))
-            self.lists_expiries = layout != entries.WITHOUT_EXPIRIES
-            self.items, self.bytes = entries.read_totals(self._db.get(entries.TOTALS))
-            undo.pop_all()
-
-    def heads(self) -> Cursor:
-        return Cursor(self._db, HEAD)
-
-    def bodies(self) -> Cursor:
-        return Cursor(self._db, BODY)
-
-    def expiries(self) -> Iterator[tuple[int, bytes]]:
-        """What is listed as expiring, and when; may raise."""
-        cursor = Cursor(self._db, entries.EXPIRY)
-        cursor.seek(b"")
-        while cursor.key is not None:
-            yield entries.read_expiry(entries.EXPIRY + cursor.key, cursor.entry)[:2]
-            cursor.next()
-
-    def expiry(self, key: bytes) -> int:
-        """When the item expires by its head; 0 if it doesn't, or isn't there. May raise."""
-        entry = self._db.get(HEAD + key)
-        return entries.read_head(entry).expiry if entry else 0
-
-    def close(self) -> None:
-        self._db.close()
-        self._lock.release()
-
-
-# --- opening ---
-
-
-@contextlib.contextmanager
-def _saying_why(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(_why_not_open(directory, error)) from error
-
-
-def _open_in(directory: Path, blocks: Cache, replay: Replay) -> Rdict:
-    options = _options(blocks)
-    options.set_wal_recovery_mode(_REPLAY[replay]())
-    if replay in (Replay.LOOK, Replay.LOOK_WHOLE):
-        db = Rdict(str(directory), options, access_type=AccessType.read_only(error_if_log_file_exist=False))
-    else:
-        db = Rdict(str(directory), options)
-    reading = ReadOptions()
-    reading.set_verify_checksums(True)
-    db.set_read_options(reading)
-    return db
-
-
-# A torn tail is what every power loss leaves. It ends the log: what lies behind was never covered by a sync, which
-# ``opening`` has made sure of, or else the order of writes, and with it the totals, would break.
-# tolerate_corrupted_tail_records lets garbage in only where the file ends, and a disk's cache leaves it elsewhere too.
-_REPLAY = {
-    Replay.LOOK_WHOLE: DBRecoveryMode.absolute_consistency,
-    Replay.LOOK: DBRecoveryMode.point_in_time,
-    Replay.TO_THE_TEAR: DBRecoveryMode.point_in_time,
-    Replay.ALL_THAT_HOLDS: DBRecoveryMode.skip_any_corrupted_record,
-}
-
-
-def _make(directory: Path) -> None:
-    """Make the directory and its parents, durably: a file is not safe while the directory that names it isn't."""
-    if not directory.is_dir():
-        if not directory.parent.is_dir():
-            _make(directory.parent)
-        directory.mkdir(exist_ok=True)
-    elif (directory / "CURRENT").exists():
-        return
-    with contextlib.suppress(PermissionError):  # another's directory, and so not made by us just now
-        opening.sync_directory(directory.parent)
-
-
-def _options(blocks: Cache) -> Options:
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.set_paranoid_checks(True)
-    options.set_block_based_table_factory(_tables(blocks))
-    options.set_compression_type(DBCompressionType.none())
-    options.set_bottommost_compression_type(DBCompressionType.zstd())  # where nine of ten entries lie
-    options.set_write_buffer_size(WRITE_BUFFER)
-    options.set_max_write_buffer_number(STOP_MEMTABLES)
-    options.set_level_zero_slowdown_writes_trigger(STOP_TABLES)
-    options.set_level_zero_stop_writes_trigger(STOP_TABLES)
-    options.set_max_total_wal_size(MAX_TOTAL_WAL)
-    options.set_max_open_files(MAX_OPEN_FILES)
-    options.set_advise_random_on_open(False)  # the kernel then reads ahead of a walk, twice as fast from a cold disk
-    options.set_max_background_jobs(BACKGROUND_JOBS)
-    options.set_auto_tuned_ratelimiter(MOST_WRITTEN, 100_000, 10)  # flushes and compactions as slow as can be
-    options.set_bytes_per_sync(WRITTEN_AT_ONCE)
-    options.set_wal_bytes_per_sync(WRITTEN_AT_ONCE)
-    options.set_avoid_unnecessary_blocking_io(True)  # dead files are deleted in the background, not by a client's write
-    options.set_keep_log_file_num(INFO_LOGS)
-    options.set_max_log_file_size(INFO_LOG)
-    options.add_compact_on_deletion_collector_factory(DELETED_WINDOW, DELETED_TRIGGER, DELETED_RATIO)
-    options.set_enable_blob_files(True)
-    options.set_min_blob_size(MIN_BLOB)
-    options.set_blob_file_size(BLOB_FILE)
-    # In the background, when a memtable is written out. Text shrinks to a third or less; what is compressed already
-    # is left as it is, after a look that costs 1.6 ns a byte, and costs a read nothing.
-    options.set_blob_compression_type(DBCompressionType.zstd())
-    options.set_enable_blob_gc(False)  # ``space`` switches it on while there is something to collect
-    return options
-
-
-def _tables(blocks: Cache) -> BlockBasedOptions:
-    tables = BlockBasedOptions()
-    tables.set_block_cache(blocks)
-    tables.set_bloom_filter(BLOOM_BITS, False)
-    # Indexes and filters count against the cache, or memory would grow with the number of keys.
-    tables.set_cache_index_and_filter_blocks(True)
-    tables.set_pin_l0_filter_and_index_blocks_in_cache(True)
-    # In pieces, or a table's whole index would be read, and be in the way of everything else, for one key of it.
-    tables.set_index_type(BlockBasedIndexType.two_level_index_search())
-    tables.set_partition_filters(True)
-    tables.set_metadata_block_size(INDEX_PIECE)
-    tables.set_pin_top_level_index_and_filter(True)
-    return tables
-
-
-def _why_not_open(directory: Path, error: Exception) -> str:
-    what = str(error)
-    if isinstance(error, FileExistsError | NotADirectoryError) or directory.is_file():
-        return f"the data directory {directory} is not a directory: name another one with --data"
-    if "lock file" in what or "lock hold by current process" in what:  # not "block checksum mismatch"
-        return opening.in_use(directory)
-    if isinstance(error, PermissionError) or "Permission denied" in what:
-        return f"the data directory {directory} can't be written: let the user who runs the node own it ({what})"
-    if what.startswith(("Corruption", "IO error: No such file")):
-        return (
-            f"the data directory {directory} is damaged and can't be opened: {what}. Restore it from a backup or from"
-            " the other copies"
-        )
-    return f"the data directory {directory} can't be opened: {what}"
-
-
-def _why_not_this_layout(directory: Path, layout: bytes | None) -> str:
-    if layout is None:
-        return f"the data directory {directory} holds a database of another program: name another one with --data"
-    return (
-        f"the data directory {directory} has the layout '{layout.decode(errors='replace')}', and this version of sfss "
-        f"reads '{entries.LAYOUT.decode()}': run the version that wrote it, or name another directory with --data"
-    )

@@ -18,7 +18,7 @@ from pathlib import Path
 from sfss import record
 from sfss.errors import Damaged
 from sfss.node.entries import read_body, read_head
-from sfss.node.store import Cursor, Look
+from sfss.node.look import Cursor, Look
 
 NAMED = 1000  # findings that are kept in words; all are counted
 NAMED_ALREADY = "the item that it failed at has been named"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sfss.node.engine import MIB
 from sfss.node.server import Server
-from sfss.node.store import MIB
 from tests.node.support import STEADY, running
 from tests.servers import memcached
 

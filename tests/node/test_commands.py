@@ -12,9 +12,10 @@ import pytest
 
 from sfss import memcache, record
 from sfss.node.commands import Commands
+from sfss.node.engine import MIB
 from sfss.node.server import Server
 from sfss.node.stats import Counters, Stats
-from sfss.node.store import MIB, Store
+from sfss.node.store import Store
 from tests.node.support import STEADY, Client, Clock, connected, set_request, talk, there
 from tests.node.test_store import file_record
 from tests.servers import memcached

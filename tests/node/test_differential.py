@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sfss.node.store import MIB
+from sfss.node.engine import MIB
 from tests.node.support import PATIENCE, STEADY
 from tests.servers import HOST, memcached, sfss_node
 

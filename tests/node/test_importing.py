@@ -20,13 +20,13 @@ import pytest
 from sfss.config import Address
 from sfss.errors import ConfigError, OutOfSpace, ProtocolError, Unavailable
 from sfss.memcache import Request
+from sfss.node.engine import MIB
 from sfss.node.importing import source as sources
 from sfss.node.importing import transfer
 from sfss.node.importing.peer import Answers
 from sfss.node.importing.report import Report
 from sfss.node.importing.transfer import Order
 from sfss.node.server import Server
-from sfss.node.store import MIB
 from tests.backends.beansdb import Beansdb, Generation, Item, _place, beansdb
 from tests.backends.faulty import Faulty, Peer, faulty
 from tests.node.support import PATIENCE, child, connected, running, set_request

@@ -10,8 +10,8 @@ import pytest
 
 from sfss.memcache import Request
 from sfss.node import intake
+from sfss.node.engine import KIB, MIB
 from sfss.node.server import Server
-from sfss.node.store import KIB, MIB
 from tests.node.support import connected, running, set_request, talk
 
 LARGE = 1 * MIB

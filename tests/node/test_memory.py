@@ -30,7 +30,7 @@ def test_the_least_recently_used_goes_first_and_the_bound_holds() -> None:
         key = b"%04d" % chance.randrange(300)
         memory.wrote(key, None if number % 7 == 0 else bytes(chance.randrange(3000)))
         assert memory.bytes <= memory.limit
-    entries = memory._entries
+    entries = memory.entries
     assert memory.bytes == sum(COST + len(key) + len(entry or b"") for key, entry in entries.items())
     memory.clear()
     assert (len(memory), memory.bytes) == (0, 0)

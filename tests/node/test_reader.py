@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from sfss.node.engine import MIB
 from sfss.node.reader import BATCH, THREADS
 from sfss.node.server import Server
-from sfss.node.store import MIB
 from tests.node.support import Tampered, connected, running, set_request, talk
 
 
@@ -187,7 +187,7 @@ async def test_a_client_that_goes_while_its_read_is_under_way_leaves_nothing(nod
     disk.end()
     assert await talk(node.port, b"get k0000\r\n") == b"VALUE k0000 0 10\r\nk0000     \r\nEND\r\n"
     assert not node.reader._waiting
-    assert not node.store.memory._brought
+    assert not node.store.memory.brought
 
 
 async def test_a_stop_waits_for_reads_and_answers_them(tmp_path: Path) -> None:

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from sfss import scan as wire
 from sfss.node.connection import OUTPUT
+from sfss.node.engine import MIB
 from sfss.node.scan import SLICE, lru_crawler, scan
 from sfss.node.server import Server
 from sfss.node.stats import Counters
-from sfss.node.store import HEADS, MIB, Store
+from sfss.node.store import HEADS, Store
 from sfss.scan import FIRST, LAST, Item, ItemParser, at, beyond
 from tests.node.support import PATIENCE, Client, Clock, Tampered, connected, running, set_request, talk, there
 from tests.node.test_store import file_record, put, refuse

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 from sfss.errors import ConfigError
 from sfss.node import server as node_server
+from sfss.node.engine import MIB
 from sfss.node.server import NodeSettings, Server
-from sfss.node.store import MIB
 from tests.node.support import PATIENCE, Client, Tampered, child, connected, running, set_request, talk
 from tests.servers import HOST, wait_for
 

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from sfss.node import space
-from sfss.node import store as node_store
+from sfss.node import engine, space
+from sfss.node.engine import KIB, MIB
 from sfss.node.server import Server
-from sfss.node.store import KIB, MIB
 from tests.node.support import connected, running, set_request, talk
 
 SET = 8 * MIB  # bytes of values that are alive
@@ -26,7 +25,7 @@ SET = 8 * MIB  # bytes of values that are alive
 @pytest.fixture
 async def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     for module, name, figure in (
-        (node_store, "WRITE_BUFFER", 512 * KIB), (node_store, "BLOB_FILE", 512 * KIB), (space, "EVERY", 0.05),
+        (engine, "WRITE_BUFFER", 512 * KIB), (engine, "BLOB_FILE", 512 * KIB), (space, "EVERY", 0.05),
         (space, "LEAST", 4 * MIB), (space, "LEAST_LEFT", 1 * MIB), (space, "REST", 0.3), (space, "WORTH", 10),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, figure)

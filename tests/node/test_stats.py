@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from sfss.node.engine import MIB
 from sfss.node.server import Server
-from sfss.node.store import CACHE, MIB
+from sfss.node.store import CACHE
 from sfss.scan import MAX_COUNT
 from tests.node.support import PATIENCE, Client, connected, running, set_request, talk
 from tests.node.test_store import put, refuse

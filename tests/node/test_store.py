@@ -14,8 +14,9 @@ from rocksdict import Options, Rdict
 
 from sfss import record
 from sfss.errors import ConfigError, OutOfSpace
+from sfss.node.engine import MIB
 from sfss.node.entries import LAYOUT, STALE, WITHOUT_EXPIRIES, WON
-from sfss.node.store import CAS_LEASE, MIB, Store
+from sfss.node.store import CAS_LEASE, Store
 from tests.node.support import Clock, Tampered, crash_image, there
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sfss.node.store import KIB
+from sfss.node.engine import KIB
 from tests.node.support import CHILD, PATIENCE
 from tests.servers import wait_for
 
@@ -20,7 +20,7 @@ TABLES = 256 * KIB  # of memory before a table is written, and of blob files
 
 def program(tables: int) -> str:
     """What a node runs whose memtables and blob files have so many bytes; 0 for as many as ever."""
-    small = f"from sfss.node import store\nstore.WRITE_BUFFER = store.BLOB_FILE = {tables}\n"
+    small = f"from sfss.node import engine\nengine.WRITE_BUFFER = engine.BLOB_FILE = {tables}\n"
     return small + CHILD if tables else CHILD
 
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sfss.node import logs, manifest
-from sfss.node.store import KIB, Store
+from sfss.node.engine import KIB
+from sfss.node.store import Store
 from sfss.node.verify import verify
 from tests.node.faults.disk import Disk, Luck
 from tests.node.faults.history import SHARED, Answered, Ledger, Seen, WrongAnswer, states_after

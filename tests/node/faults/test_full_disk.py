@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from sfss.node.store import KIB, MIB
+from sfss.node.engine import KIB, MIB
 from tests.node.faults.history import FAILED, Ledger, check_shared
 from tests.node.faults.load import Mix, check_all, drive, holdings, reading, statistics
 from tests.node.faults.nodes import Node, log_size, started

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sfss.node import store as node_store
-from sfss.node.store import KIB, Store
+from sfss.node import engine
+from sfss.node.engine import KIB
+from sfss.node.store import Store
 from tests.node.faults.load import content, sfss_record
 from tests.node.faults.rot import Still, run
 from tests.node.support import crash_image
@@ -21,8 +22,8 @@ HANG = 60.0  # seconds after which a look at a damaged directory is a hang
 @pytest.fixture
 def stills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Still]:
     """One directory as kill -9 leaves it, one as a stop in good order does: tables, blob files, a log."""
-    monkeypatch.setattr(node_store, "WRITE_BUFFER", 64 * KIB)
-    monkeypatch.setattr(node_store, "BLOB_FILE", 64 * KIB)
+    monkeypatch.setattr(engine, "WRITE_BUFFER", 64 * KIB)
+    monkeypatch.setattr(engine, "BLOB_FILE", 64 * KIB)
     store = Store(tmp_path / "stopped")
     chance = random.Random(1)
     items: dict[bytes, bytes] = {}
