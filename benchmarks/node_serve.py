@@ -63,6 +63,8 @@ def serve(bench: Bench, servers: Sequence[Watched]) -> None:
     """Requests of all kinds to servers that hold the same items; the last one is what the others are compared with."""
     for server in servers:
         server.confine(bench.other_cores)
+        if server.data:
+            remember(server.data)  # they were started with their files not in memory; that is what ``cold`` is for
     for kind in KINDS:
         rows: list[tuple[str, ...]] = [SERVED]
         for connections in CONNECTIONS:
