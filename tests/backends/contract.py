@@ -81,9 +81,7 @@ class BackendContract:
             assert await backend.set(key, value)
             assert await backend.get(key) == value
 
-    async def test_a_record_that_comes_late_is_refused_by_a_node_that_looks(
-        self, backend: Backend, key: bytes
-    ) -> None:
+    async def test_a_record_that_comes_late_is_refused_by_a_node_that_looks(self, backend: Backend, key: bytes) -> None:
         old, new = (make(b"payload", version=version) for version in (7, 8))
         assert await backend.set(key, new)
         assert await backend.set(key, new)
