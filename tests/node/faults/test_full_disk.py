@@ -48,7 +48,7 @@ class SmallDisk:
     def enter(self) -> list[str]:
         """The command before another one that runs it inside."""
         user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
-        return ["nsenter", "--target", str(self.holder), *user, "--mount", f"--wd={Path.cwd()}"]
+        return ["nsenter", "--target", str(self.holder), *user, "--mount", "--root", f"--wd={Path.cwd()}"]
 
     def free(self) -> int:
         found = os.statvfs(self.root)
