@@ -69,6 +69,12 @@ def open_in(directory: Path, blocks: Cache, replay: Replay) -> Rdict:
     return db
 
 
+def close_quietly(db: Rdict) -> None:
+    """Where opening has failed: that is what is to be told, and not that closing fails too, as it may on damage."""
+    with contextlib.suppress(Exception):
+        db.close()
+
+
 # A torn tail is what every power loss leaves. It ends the log: what lies behind was never covered by a sync, which
 # ``opening`` has made sure of, or else the order of writes, and with it the totals, would break.
 # tolerate_corrupted_tail_records lets garbage in only where the file ends, and a disk's cache leaves it elsewhere too.

@@ -58,7 +58,7 @@ class Look:
             open_in = partial(engine.open_in, directory, Cache(CACHE))
             self.missing = opening.look(directory, open_in)  # in words; None if nothing is
             self._db = open_in(Replay.LOOK)
-            undo.callback(self._db.close)
+            undo.callback(engine.close_quietly, self._db)
             layout = self._db.get(entries.FORMAT)
             if layout not in (entries.LAYOUT, entries.WITHOUT_EXPIRIES):
                 raise ConfigError(engine.why_not_this_layout(directory, layout))

@@ -81,7 +81,7 @@ class Store:
             undo.callback(self._lock.release)
             self._open_in = partial(engine.open_in, directory, Cache(cache - self.memory.limit))
             self._db = opening.open_checked(directory, self._open_in, recover=recover)
-            undo.callback(self._db.close)
+            undo.callback(engine.close_quietly, self._db)
             self._load(recover=recover)
             self._mark = opening.Mark(directory)
             undo.pop_all()
