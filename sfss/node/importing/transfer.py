@@ -95,7 +95,9 @@ async def import_items(order: Order, report: Report, progress: Progress = _unsee
                 await reading.run(spool)
                 if answers:
                     answers.cancel()
-        except* (Unavailable, OutOfSpace) as errors:
+        except ExceptionGroup as errors:  # not except*: before 3.11.4 what is raised there comes in a group again
+            if errors.split((Unavailable, OutOfSpace))[1] is not None:
+                raise
             raise errors.exceptions[0] from None
     if source.exact and source.items is not None:
         report.missing = max(source.items - report.listed, 0)
