@@ -47,7 +47,7 @@ class Op:
     """One request, in the classic words or as a meta command."""
 
     number: int  # of its connection's, counted on over all lives of the node
-    verb: str  # set add replace append prepend cas delete incr decr touch get, and mn
+    verb: str  # set add replace append prepend cas delete incr decr touch get, and mn; "is": see Ledger.restarted
     key: bytes = b""
     data: bytes = b""
     flags: int = 0
@@ -98,7 +98,7 @@ class Op:
 
     def apply(self, old: Maybe) -> tuple[Maybe, bytes]:
         """What it makes of an item, and the word that memcached has for that; that of a get is empty."""
-        if self.verb in ("set", "add", "replace", "append", "prepend", "cas"):
+        if self.verb in ("set", "is", "add", "replace", "append", "prepend", "cas"):
             return self._store(old)
         if old is None:
             return None, b"" if self.verb == "get" else b"NOT_FOUND"
@@ -112,7 +112,7 @@ class Op:
 
     def _store(self, old: Maybe) -> tuple[Maybe, bytes]:
         new = State(self.data, self.flags, self.expiry, self.number)
-        if self.verb == "set":
+        if self.verb in ("set", "is"):
             return new, b"STORED"
         if self.verb == "cas":
             if old is None:
@@ -282,7 +282,10 @@ class Ledger:
     # --- after a crash ---
 
     def restarted(self, held: Mapping[bytes, Seen]) -> None:
-        """A node that died holds this now. Raises WrongAnswer if it mayn't."""
+        """A node that died holds this now. Raises WrongAnswer if it mayn't.
+
+        Of an item that several of the requests may have made, one notes that it "is" so: later ones go by its version.
+        """
         mine = {key: seen for key, seen in held.items() if self.owns(key)}
         counts = self.match(self.later, self.waiting, mine)
         done = list(self.waiting)[: counts[-1]]
@@ -293,17 +296,19 @@ class Ledger:
                 if count <= counts[0]:
                     least[op.key] = most[op.key]
         self.now = {}
+        settled = []
         for key, seen in mine.items():
             fitting = {state for state in least[key] | most[key] if state is not None and self._agrees(state, seen)}
             if len(fitting) > 1:  # they differ in their versions, and who knows which this is
                 self._unknown -= 1
                 fitting = {State(*seen[:3], self._unknown)}
+                settled.append(Answered(Op(self._unknown, "is", key, seen.value, seen.flags, seen.expiry)))
             self.now[key] = frozenset(fitting)
             self.tell_version(next(iter(fitting)), seen.cas)
         self.later = dict(self.now)
         if not self.forgetful:
             self.lives.append([*self.answered, *map(Answered, self.waiting)])
-            self.answered += map(Answered, done)
+            self.answered += [*map(Answered, done), *settled]
         self.waiting.clear()
         self.shared_asked = self.shared_answered = self._shared = 0
 
