@@ -9,6 +9,7 @@ A key has 1 to 250 bytes, and neither whitespace nor control characters; any oth
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import NamedTuple, Protocol
 
 from sfss.config import Address
@@ -24,6 +25,7 @@ class Capabilities(NamedTuple):
     cas: bool  # add and cas, so that a condition on the present value is decided at the node
     ttl: bool  # it takes an expiry
     head: bool  # it can give a record's header without its payload
+    scan: bool  # it lists what it holds, in the order of the keys, with each record's header
     largest_value: int  # bytes of a record
 
 
@@ -32,6 +34,15 @@ class Versioned(NamedTuple):
 
     data: bytes
     token: int
+
+
+class Listed(NamedTuple):
+    """What a node's list says of one item."""
+
+    key: bytes
+    header: bytes  # the record's prefix and header, unchecked; empty if the item isn't a record
+    size: int  # bytes of the item
+    token: int  # as of ``gets``
 
 
 class Backend(Protocol):
@@ -62,8 +73,10 @@ class Backend(Protocol):
     async def head(self, key: bytes) -> bytes | None:
         """At least the prefix and header of the record, the whole of it from a node that can't do better."""
 
-    async def set(self, key: bytes, data: bytes) -> bool:
-        """Store, whatever was there. Raises TooLarge or OutOfSpace when the node can't take it.
+    async def set(self, key: bytes, data: bytes, expiry: int = 0) -> bool:
+        """Store, whatever was there; for ``expiry`` seconds (at most 30 days; only where the node has ``ttl``) or 0, for good.
+
+        Raises TooLarge or OutOfSpace when the node can't take it.
 
         False if a newer version of the record lies there, from a node that looks (sfss's own): nothing was done.
         """
@@ -76,6 +89,19 @@ class Backend(Protocol):
 
     async def delete(self, key: bytes) -> bool:
         """Remove; False if nothing was there."""
+
+    async def remove(self, key: bytes, token: int) -> bool:
+        """Remove what ``token`` came with; False if that isn't there any more. Only where the node has ``cas``."""
+
+    async def scan(self, after: bytes, count: int) -> list[Listed]:
+        """Up to ``count`` items (at most 10,000), in the order of their keys, that come behind the key ``after``.
+
+        Fewer than ``count``: there are no more. Empty ``after``: from the first on. Only where the node has ``scan``.
+        A key that is there all the time of a walk is told once; one that comes, changes or goes meanwhile may be told.
+        """
+
+    def keys(self) -> AsyncIterator[list[bytes]]:
+        """All keys in no order, some at a time, from a node without ``scan``. One that comes or goes may be told."""
 
     async def stats(self) -> dict[str, str]:
         """The node's own figures, over a connection of their own."""
