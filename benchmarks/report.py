@@ -31,7 +31,7 @@ def facts(command: str, directory: Path, programs: Mapping[str, str]) -> list[tu
         ("Data", f"on {file_system(directory)}"),
         # which build it is makes a difference of up to a fifth
         ("Python", f"{platform.python_implementation()} {platform.python_version()}"),
-        ("Versions", f"{packages}; {versions}"),
+        ("Versions", "; ".join(filter(None, (packages, versions)))),
         ("sfss", f"{sfss.__version__}, {_commit()}"),
     ]
 
