@@ -27,7 +27,8 @@ class Ring:
         by_ketama = {name.removesuffix(_DEFAULT_PORT): name for name in names}
         if len(by_ketama) != len(names) or not names:
             raise ValueError("a ring needs nodes, and different names for them")
-        points = HashRing(dict.fromkeys(by_ketama, 1), hash_fn="ketama").get_points()
+        # One by one, for two nodes may share a point: uhashring's table of all would keep the last one's only.
+        points = sorted(point for name in by_ketama for point in HashRing([name], hash_fn="ketama").get_points())
         self._positions = [position for position, _ in points]  # sorted; 160 to a node
         self._owners = _owners_at([by_ketama[name] for _, name in points], min(count, len(names)))
 

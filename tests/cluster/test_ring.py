@@ -158,3 +158,11 @@ def test_the_load_is_spread_and_only_the_joining_node_takes_keys(count: int, nam
     assert spread.deviation < 10
     assert spread.strays == 0
     assert 0.85 < spread.moved / spread.ideal < 1.15
+
+
+def test_two_nodes_that_share_a_point_are_in_the_same_order_whoever_is_named_first() -> None:
+    one, other = "10.0.1.15:7900", "10.0.3.32:7900"  # both have the point 3698404325
+    names = [one, other, *NAMES]
+    rings = [Ring(names, 3), Ring(names[::-1], 3)]
+    assert rings[0]._owners == rings[1]._owners
+    assert len(rings[0]._positions) == 160 * len(names)
