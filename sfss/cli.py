@@ -31,6 +31,8 @@ from sfss.config import Settings
 from sfss.errors import ConfigError
 from sfss.node import maintenance
 
+log = logging.getLogger("sfss")
+
 EXAMPLES = """\
 examples:
   sfss                                          serve on 127.0.0.1:8255, on three nodes of its own under ./sfss-data
@@ -151,18 +153,20 @@ def _serve(options: argparse.Namespace) -> int:
 
     app.tls_context(settings)  # what is wrong with it should be said before anything starts
     try:
-        asyncio.run(_serve_until_told(settings))
+        asyncio.run(_serve_until_told(settings, lambda: _settings(options)))
     finally:  # all is done: a signal more must not turn the exit status into its own
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
     return 0
 
 
-async def _serve_until_told(settings: Settings) -> None:
+async def _serve_until_told(settings: Settings, read_again: Callable[[], Settings]) -> None:
     from sfss.supervisor import DataLock, EmbeddedNodes
     from sfss.web.app import serve
 
     stop, ready = asyncio.Event(), asyncio.Event()
+    reloads: asyncio.Queue[Settings] = asyncio.Queue()
     _set_when_told_to_stop(stop)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, settings, read_again, reloads)
     async with contextlib.AsyncExitStack() as stack:
         if not settings.storage.nodes:
             stack.enter_context(DataLock(Path(settings.embedded.data)))
@@ -173,7 +177,7 @@ async def _serve_until_told(settings: Settings) -> None:
             await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             await starting
-        serving = asyncio.create_task(serve(settings, sock, stop, ready))
+        serving = asyncio.create_task(serve(settings, sock, stop, ready, reloads))
         await asyncio.wait((serving, asyncio.create_task(ready.wait())), return_when=asyncio.FIRST_COMPLETED)
         if ready.is_set() and not stop.is_set():
             _say_where(settings, sock)
@@ -190,6 +194,23 @@ def _set_when_told_to_stop(stop: asyncio.Event) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, told)
+
+
+def _reload(settings: Settings, read_again: Callable[[], Settings], reloads: asyncio.Queue[Settings]) -> None:
+    """On SIGHUP: take over from the settings what can change while sfss serves; what is wrong changes nothing."""
+    try:
+        new = read_again()
+        if bool(new.storage.nodes) != bool(settings.storage.nodes):
+            raise ConfigError("storage.nodes: between the embedded nodes and named ones only a restart can change")
+    except ConfigError as error:
+        log.error("the configuration was read again and is not taken, all stays as it was: %s", error)
+        return
+    before, after = config.as_dict(settings), config.as_dict(new)
+    for section, keys in after.items():
+        for key, value in keys.items():
+            if value != before[section][key] and f"{section}.{key}" not in config.RELOADED:
+                log.warning("%s.%s has changed: that takes a restart", section, key)
+    reloads.put_nowait(new)
 
 
 def _listen(settings: Settings) -> socket.socket:

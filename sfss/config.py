@@ -59,12 +59,15 @@ class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[storage]``: the nodes, and how long to wait for them."""
 
     nodes: tuple[str, ...] = ()  # as parse_address takes them; none: the embedded ones
+    joining: tuple[str, ...] = ()  # not among nodes yet
+    leaving: tuple[str, ...] = ()  # not among nodes any more
     copies: Annotated[int, Meta(ge=1, le=16)] = 1
     write_quorum: Annotated[int, Meta(ge=1, le=16)] = 1
     read_quorum: Annotated[int, Meta(ge=1, le=16)] = 1
     connect_timeout: Seconds = 0.5
     timeout: Seconds = 2.0
     retry_after: Seconds = 2.0
+    tombstone_ttl: Annotated[int, Meta(ge=60, le=30 * 86400)] = 86400  # seconds
 
 
 class Embedded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,8 +103,28 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The nodes that files lie on: the named ones, or the embedded."""
         return tuple(map(parse_address, self.storage.nodes)) or self.embedded.addresses()
 
+    @property
+    def moving(self) -> bool:
+        """Whether nodes join or leave."""
+        return bool(self.storage.joining or self.storage.leaving)
+
+    @property
+    def joining(self) -> tuple[Address, ...]:
+        """The nodes that files are being moved to."""
+        return tuple(map(parse_address, self.storage.joining))
+
+    @property
+    def leaving(self) -> tuple[Address, ...]:
+        """The nodes that files are being moved away from."""
+        return tuple(map(parse_address, self.storage.leaving))
+
 
 _DEFAULTS = Settings()
+
+# What a front that is sent SIGHUP takes over from its settings; all else takes a restart.
+RELOADED = frozenset(
+    f"storage.{key}" for key in ("nodes", "joining", "leaving", "copies", "write_quorum", "read_quorum")
+)
 
 
 def load(
@@ -231,15 +254,32 @@ def _check_together(settings: Settings) -> None:
         )
     if settings.embedded.first_port + settings.embedded.nodes > 65536:
         raise ConfigError("embedded.first_port: the embedded nodes' ports would go beyond 65535")
-    try:
-        nodes = settings.nodes
-    except ValueError as error:
-        raise ConfigError(f"storage.nodes: {error}") from None
-    _check_copies(settings.storage, len(nodes))
+    _check_nodes(settings)
+
+
+def _check_nodes(settings: Settings) -> None:
+    lists: dict[str, tuple[Address, ...]] = {}
+    for name in ("nodes", "joining", "leaving"):
+        try:
+            lists[name] = getattr(settings, name)
+        except ValueError as error:
+            raise ConfigError(f"storage.{name}: {error}") from None
+    storage = settings.storage
+    _check_copies(storage, len(lists["nodes"]) + len(lists["joining"]))
+    every = [(name, node) for name, nodes in lists.items() for node in nodes]
     # The ring leaves memcached's own port out of a name, as libmemcached does.
-    for texts in ([node.name.removesuffix(":11211") for node in nodes], [str(node) for node in nodes]):
-        if twice := next((text for text in texts if texts.count(text) > 1), None):
-            raise ConfigError(f"storage.nodes: '{twice}' stands there twice")
+    for told in (lambda node: node.name.removesuffix(":11211"), str):
+        seen: dict[str, str] = {}
+        for name, node in every:
+            if (text := told(node)) in seen:
+                where = f"storage.{name}: '{text}' stands there twice"
+                raise ConfigError(
+                    where
+                    if seen[text] == name
+                    else f"storage.{name}: '{text}' is in storage.{seen[text]} too; a node"
+                    " joins, stays or leaves: write it in one of the lists"
+                )
+            seen[text] = name
 
 
 def _check_copies(storage: Storage, nodes: int) -> None:
@@ -247,4 +287,5 @@ def _check_copies(storage: Storage, nodes: int) -> None:
         if quorum > storage.copies:
             raise ConfigError(f"storage.{name}: {quorum} of {storage.copies} copies can't be; raise storage.copies")
     if storage.copies > nodes:
-        raise ConfigError(f"storage.copies: {storage.copies} copies need as many nodes, and there are {nodes}")
+        leave = " when those of storage.leaving are gone" if storage.leaving else ""
+        raise ConfigError(f"storage.copies: {storage.copies} copies need as many nodes, and there are {nodes}{leave}")

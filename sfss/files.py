@@ -107,7 +107,7 @@ class Files:
         draft = _Draft(self._header(Kind.FILE, path, key, body, sha256, type(), meta), body)
         del body  # as large as the record, and many writes may wait for their nodes here
         if condition is None:
-            await self._put(path, key, draft)
+            await self._put(path, key, draft, self._cluster.put)
         else:
             await self._change(
                 path, key, condition, draft, lambda token: self._cluster.put_if(key, draft.record, token)
@@ -119,10 +119,6 @@ class Files:
         paths.check(path)
         key = paths.key_of(path)
         tombstone = _Draft(self._header(Kind.TOMBSTONE, path, key, b"", b""), b"")
-        if condition is None and not self._cluster.keeps_tombstones:
-            if not await self._cluster.delete(key):
-                raise NotFound(path)
-            return
 
         def there_and_right(info: Info | None) -> None:
             if info is None:
@@ -134,7 +130,7 @@ class Files:
             there = await self._cluster.head(key)
             there_and_right(_info(path, there) if there and _is_file(path, there) else None)
             self._make_newer(tombstone, there)
-            await self._put(path, key, tombstone)
+            await self._put(path, key, tombstone, self._cluster.delete)
             return
         await self._change(
             path, key, there_and_right, tombstone, lambda token: self._cluster.delete_if(key, tombstone.record, token)
@@ -180,9 +176,9 @@ class Files:
             chunks.append(chunk)
         return b"".join(chunks) if len(chunks) != 1 else chunks[0], digest.digest()
 
-    async def _put(self, path: str, key: bytes, draft: _Draft) -> None:
+    async def _put(self, path: str, key: bytes, draft: _Draft, put: Callable[[bytes, bytes], Awaitable[bool]]) -> None:
         for _ in range(_RACES):
-            if await self._cluster.put(key, draft.record):
+            if await put(key, draft.record):
                 return
             self._make_newer(draft, await self._cluster.head(key))
         raise Unavailable(f"'{path}' was overwritten {_RACES} times while it was stored: try again")

@@ -12,6 +12,7 @@ import pytest
 
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.replication import Cluster
+from sfss.cluster.topology import Topology
 from sfss.config import parse_address
 from sfss.files import Files
 from tests.conftest import Nodes
@@ -26,7 +27,7 @@ async def fronts(our_nodes: Nodes) -> AsyncIterator[tuple[Files, Files]]:
     async with AsyncExitStack() as stack:
         pair = []
         for ahead in (0, HOUR):
-            cluster = Cluster([MemcachedNode(parse_address(node), largest_value=MIB) for node in our_nodes])
+            cluster = Cluster(Topology(MemcachedNode(parse_address(node), largest_value=MIB) for node in our_nodes))
             await cluster.start()
             stack.push_async_callback(cluster.close)
             files = Files(cluster, max_file_size=MIB)

@@ -9,7 +9,7 @@ A key has 1 to 250 bytes, and neither whitespace nor control characters; any oth
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import NamedTuple, Protocol
 
 from sfss.config import Address
@@ -39,7 +39,7 @@ class Versioned(NamedTuple):
 class Listed(NamedTuple):
     """What a node's list says of one item."""
 
-    key: bytes
+    key: bytes  # of a node that others use too, one may have blanks and control characters, which no other call takes
     header: bytes  # the record's prefix and header, unchecked; empty if the item isn't a record
     size: int  # bytes of the item
     token: int  # as of ``gets``
@@ -74,7 +74,7 @@ class Backend(Protocol):
         """At least the prefix and header of the record, the whole of it from a node that can't do better."""
 
     async def set(self, key: bytes, data: bytes, expiry: int = 0) -> bool:
-        """Store, whatever was there; for ``expiry`` seconds (at most 30 days; only where the node has ``ttl``) or 0, for good.
+        """Store, whatever was there; for ``expiry`` seconds (only where the node has ``ttl``) or, 0, for good.
 
         Raises TooLarge or OutOfSpace when the node can't take it.
 
@@ -100,8 +100,12 @@ class Backend(Protocol):
         A key that is there all the time of a walk is told once; one that comes, changes or goes meanwhile may be told.
         """
 
-    def keys(self) -> AsyncIterator[list[bytes]]:
-        """All keys in no order, some at a time, from a node without ``scan``. One that comes or goes may be told."""
+    def keys(self) -> AsyncGenerator[list[bytes], None]:
+        """All keys in no order, up to 1,000 at a time, from a node without ``scan``.
+
+        One that comes or goes meanwhile may be told. Goes on at the caller's pace, who closes it
+        (``contextlib.aclosing``) if he leaves off before its end.
+        """
 
     async def stats(self) -> dict[str, str]:
         """The node's own figures, over a connection of their own."""

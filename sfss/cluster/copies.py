@@ -28,51 +28,24 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Coroutine, Iterable, Sequence
+import weakref
+from collections.abc import Container, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sfss import record
 from sfss.backends.base import Backend
 from sfss.cluster.latency import Latency
+from sfss.cluster.topology import Group, Place
 from sfss.errors import Damaged, NodeError, OutOfSpace, SfssError, TooLarge, Unavailable
 from sfss.record import Header, Kind
 
 log = logging.getLogger("sfss.cluster")
 
-SPARES = 2  # nodes behind the owners that may take a copy in place of one that is away
 MENDING = 16  # copies that are put right at a time; what comes then is left to the next read, or to repair
 SIMILAR = 2.0  # nodes that are so many times as slow as the quickest still count as quick
 SHORTEST_HEDGE = 0.002  # seconds: sooner a second question costs more than it saves
 COMPARED = 1 / 16  # of the reads look behind their answer at all nodes: a copy that no read asks for is old for ever
-
-
-class Quorum(NamedTuple):
-    """How many copies there are, and how many of them a write and a read need."""
-
-    copies: int
-    write: int
-    read: int
-
-    @property
-    def sees_all(self) -> bool:
-        """Whether every read sees every write that was acknowledged before it."""
-        return self.read + self.write > self.copies
-
-    @property
-    def seen(self) -> int:
-        """How many owners must have a version so that every read sees it."""
-        return self.copies - self.read + 1
-
-
-ONE_COPY = Quorum(1, 1, 1)
-
-
-class Place(NamedTuple):
-    """Where a key's copies lie."""
-
-    owners: Sequence[Backend]
-    spares: Sequence[Backend]
 
 
 @dataclass
@@ -97,10 +70,9 @@ class _Answer(NamedTuple):
 class Copies:
     """Reads and writes of copies on places that are given. One event loop."""
 
-    def __init__(self, quorum: Quorum, nodes: Iterable[Backend]) -> None:
-        self.quorum = quorum
+    def __init__(self) -> None:
         self.counts = Counts()
-        self._latencies = {node.address.name: Latency() for node in nodes}
+        self._latencies: weakref.WeakKeyDictionary[Backend, Latency] = weakref.WeakKeyDictionary()
         self._behind: set[asyncio.Task[Any]] = set()  # what goes on behind answers
         self._mending: set[bytes] = set()
 
@@ -120,7 +92,7 @@ class Copies:
         Raises TooLarge, OutOfSpace, Unavailable; the outcome is unknown then, and trying again is safe. It goes on
         behind a caller who is cancelled.
         """
-        spread = _Spread(self, key, data, place, self.quorum.write)
+        spread = _Spread(self, key, data, place, place.quorum.write)
         if await spread.run():
             return True
         assert spread.refused_by is not None
@@ -143,7 +115,7 @@ class Copies:
             version = record.decode(data).header
         except Damaged:  # and it stays the only such copy
             return
-        spread = _Spread(self, key, data, place, self.quorum.seen, version, holders)
+        spread = _Spread(self, key, data, place, place.quorum.seen, version, holders)
         try:
             await spread.run()
         except SfssError:
@@ -165,12 +137,12 @@ class Copies:
         if newest is None or newest.header is None:
             return None
         if lacking := search.lacking(newest):
-            owners = [node for node in search.holders(newest) if node in place.owners]
-            if self.quorum.sees_all and len(owners) < self.quorum.seen:
-                await self._bring_home(key, place, search.holders(newest), newest.data)
-                self.counts.mended += self.quorum.seen - len(owners)
+            holders = search.holders(newest)
+            if place.quorum.sees_all and not _suffices(place, holders, place.quorum.seen):
+                await self._bring_home(key, place, holders, newest.data)
+                self.counts.mended += 1
             else:
-                self._mend(key, search.holders(newest)[0], newest, lacking)
+                self._mend(key, holders[0], newest, lacking)
         return newest.header, newest.data
 
     async def _compare(self, key: bytes, place: Place) -> None:
@@ -182,12 +154,12 @@ class Copies:
 
     def order(self, nodes: Sequence[Backend]) -> list[Backend]:
         """The nodes in the order in which they should be asked: those that are here, and quick, first."""
-        means = {node.address.name: self._latencies[node.address.name].mean for node in nodes}
+        means = {node: self.latency(node).mean for node in nodes}
         quick = SIMILAR * min((mean for mean in means.values() if mean), default=0.0)
-        return sorted(nodes, key=lambda node: (node.away is not None, means[node.address.name] > quick))
+        return sorted(nodes, key=lambda node: (node.away is not None, means[node] > quick))
 
     def latency(self, node: Backend) -> Latency:
-        return self._latencies[node.address.name]
+        return self._latencies.setdefault(node, Latency())
 
     def _mend(self, key: bytes, holder: Backend, newest: _Answer, lacking: Sequence[Backend]) -> None:
         """Behind the answer, write the newest version where it was seen to be missing, old or damaged."""
@@ -240,7 +212,6 @@ class _Spread:
         self.refused_by: Backend | None = None  # for it has a newer version
         self.failures: list[SfssError] = []
         self._copies = copies
-        self._quorum = copies.quorum
         self._key = key
         self._data = data
         self._place = place
@@ -299,16 +270,15 @@ class _Spread:
             self._ask(spare)
 
     def _is_enough(self) -> bool:
-        owners = self._place.owners
-        counting = [node for node in self._holders if node in owners or not self._quorum.sees_all]
-        return len(counting) >= self._needed
+        return _suffices(self._place, self._holders, self._needed)
 
     def _why_not(self) -> SfssError:
         first = self.failures[0] if self.failures else None
         if not isinstance(first, NodeError | None) and all(isinstance(error, type(first)) for error in self.failures):
             return first
+        needed = self._place.quorum.write
         return Unavailable(
-            f"{len(self._holders)} nodes have taken the record, and storage.write_quorum is {self._quorum.write}: "
+            f"{len(self._holders)} nodes have taken the record, and storage.write_quorum is {needed}: "
             f"{'; '.join(map(str, self.failures))}. Whether it is kept is not known; try again, that is safe"
         )
 
@@ -320,7 +290,6 @@ class _Search:
         self.answers: dict[Backend, _Answer] = {}
         self.damaged: list[Backend] = []
         self._copies = copies
-        self._quorum = copies.quorum
         self._key = key
         self._place = place
         self._whole = whole
@@ -330,8 +299,9 @@ class _Search:
 
     async def run(self) -> _Answer | None:
         """The newest answer; None if there is no file for sure."""
-        for number in range(self._quorum.read):
-            self._ask_next(whole=self._whole and number == 0)
+        while (node := self._wanted()) is not None:
+            self._queue.remove(node)
+            self._ask_node(node, whole=self._whole and not self._asked)
         while True:
             if self._is_found() or self._is_not_there():
                 newest = self._newest()
@@ -360,12 +330,24 @@ class _Search:
         behind = [node for node, answer in self.answers.items() if _order(answer) < _order(newest)]
         return [node for node in self._place.owners if node in behind or node in self.damaged]
 
+    def _wanted(self) -> Backend | None:
+        """Who must be asked so that each group can have its quorum."""
+        asked = list(self._asked.values())
+        lacking = [
+            group
+            for group in self._place.groups
+            if sum(node in asked for node in group.owners) < self._place.quorum.read
+        ]
+        return next((node for node in self._queue if any(node in group.owners for group in lacking)), None)
+
     def _ask_next(self, *, whole: bool) -> bool:
         if not self._queue:
             return False
-        node = self._queue.pop(0)
-        self._asked[self._copies.later(self._ask(node, whole))] = node
+        self._ask_node(self._queue.pop(0), whole=whole)
         return True
+
+    def _ask_node(self, node: Backend, *, whole: bool) -> None:
+        self._asked[self._copies.later(self._ask(node, whole))] = node
 
     async def _ask(self, node: Backend, whole: bool) -> _Answer:
         clock = asyncio.get_running_loop().time
@@ -445,15 +427,14 @@ class _Search:
         newest = self._newest()
         if newest is None or newest.header is None or newest.header.kind == Kind.TOMBSTONE:
             return False
-        counting = self._place.owners if self._quorum.sees_all else self.answers
-        return sum(node in self.answers for node in counting) >= self._quorum.read
+        return _suffices(self._place, self.answers, self._place.quorum.read)
 
     def _is_not_there(self) -> bool:
         newest = self._newest()
         if newest is not None and newest.header is not None and newest.header.kind != Kind.TOMBSTONE:
             return False
-        counting = list(self._place.owners) + ([] if self._quorum.sees_all else list(self._place.spares))
-        return sum(node not in self.answers for node in counting) < self._quorum.write
+        silent = [[node not in self.answers for node in _counting(self._place, group)] for group in self._place.groups]
+        return all(sum(group) < self._place.quorum.write for group in silent)
 
     def _why_not(self) -> SfssError:
         if self._failures and all(isinstance(error, Damaged) for error in self._failures):
@@ -462,6 +443,19 @@ class _Search:
             f"of the nodes that may have it {len(self.answers)} answered, too few to be sure: "
             f"{'; '.join(map(str, self._failures))}"
         )
+
+
+def _counting(place: Place, group: Group) -> Sequence[Backend]:
+    """The nodes of a group whose copies count towards a quorum."""
+    return group.owners if place.quorum.sees_all else [*group.owners, *group.spares]
+
+
+def _suffices(place: Place, nodes: Container[Backend], needed: int) -> bool:
+    """Whether these are ``needed`` of each group. A ring that was made for fewer copies may have fewer."""
+    return all(
+        sum(node in nodes for node in _counting(place, group)) >= min(needed, len(group.owners))
+        for group in place.groups
+    )
 
 
 async def put_newer(node: Backend, key: bytes, data: bytes, version: Header) -> bool:

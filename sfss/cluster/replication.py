@@ -9,16 +9,18 @@ import asyncio
 import dataclasses
 import enum
 from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
 
 from sfss import record
 from sfss.backends.base import Backend
-from sfss.cluster.copies import ONE_COPY, SPARES, Copies, Place, Quorum, put_newer
-from sfss.cluster.ring import Ring
-from sfss.errors import Damaged, NodeError, Unavailable
+from sfss.cluster.copies import Copies, put_newer
+from sfss.cluster.topology import Place, Topology
+from sfss.errors import Damaged, NodeError, OutOfSpace, Unavailable
 from sfss.record import Header, Record
 
-# Seconds that the tombstone of a conditional delete stays. Shorter is not to be had: the protocol counts in seconds.
-_TOMBSTONE_EXPIRY = 1
+_PARTING = 60.0  # seconds after which nothing is on its way any more to a node that was taken from the configuration
 
 
 class Guard(enum.Enum):
@@ -28,99 +30,125 @@ class Guard(enum.Enum):
     NONE = "the node can't decide conditions: the write is not guarded"
 
 
-Token = int | Guard
+class Token(NamedTuple):
+    """The state that a conditional write stands on, for each node that decides."""
+
+    place: Place
+    states: Sequence[tuple[Backend, int | Guard]]
+
+    @property
+    def is_guarded(self) -> bool:
+        return all(state is not Guard.NONE for _, state in self.states)
 
 
 class Cluster:
     """The nodes, and which of them keep a key's record. With one copy the owner is asked and nobody else."""
 
-    def __init__(self, nodes: Sequence[Backend], quorum: Quorum = ONE_COPY) -> None:
-        self._nodes = {node.address.name: node for node in nodes}
-        self._copies = Copies(quorum, nodes)
-        self._one = quorum.copies == 1
-        self._ring = Ring(list(self._nodes), 1 if self._one else quorum.copies + SPARES)
+    def __init__(self, topology: Topology, *, tombstone_ttl: int = 86400) -> None:
+        """``tombstone_ttl``: seconds for which it is kept in mind that a file was deleted, at least."""
+        self._topology = topology
+        self._copies = Copies()
+        self._tombstone_ttl = tombstone_ttl
+        self._parting: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Connect to every node, or begin to try."""
-        await asyncio.gather(*(node.start() for node in self._nodes.values()))
+        await asyncio.gather(*(node.start() for node in self._nodes))
 
     async def close(self) -> None:
         """Disconnect from every node."""
         await self._copies.close()
-        await asyncio.gather(*(node.close() for node in self._nodes.values()))
+        for task in self._parting:
+            task.cancel()
+        if self._parting:
+            await asyncio.wait(self._parting)
+        await asyncio.gather(*(node.close() for node in self._nodes))
+
+    @property
+    def topology(self) -> Topology:
+        """Who keeps what, at this moment."""
+        return self._topology
+
+    async def change(self, topology: Topology) -> None:
+        """From now on this one. What has begun ends with the nodes that it began with; those that it lacks go then."""
+        before = set(self._nodes)
+        await asyncio.gather(*(node.start() for node in topology.nodes.values() if node not in before))
+        self._topology = topology
+        for node in before.difference(self._nodes):
+            task = asyncio.create_task(_part_with(node))
+            self._parting.add(task)
+            task.add_done_callback(self._parting.discard)
 
     async def get(self, key: bytes) -> Record | None:
         """The record, checked; None if there is none for sure. Raises Damaged, Unavailable."""
-        if not self._one:
-            found = await self._copies.find(key, self._place(key), whole=True)
-            return None if found is None or found[1] is None else record.decode(found[1])
-        node = self._owner(key)
-        data = await node.get(key)
-        return None if data is None else _checked(node, data)
+        place = self._topology.place(key)
+        if (node := _only(place)) is not None:
+            data = await node.get(key)
+            return None if data is None else _checked(node, data)
+        found = await self._copies.find(key, place, whole=True)
+        return None if found is None or found[1] is None else record.decode(found[1])
 
     async def head(self, key: bytes) -> Header | None:
         """The record's header, checked; its payload isn't read where the owner can do without."""
-        if not self._one:
-            found = await self._copies.find(key, self._place(key), whole=False)
-            return None if found is None else found[0]
-        node = self._owner(key)
-        data = await node.head(key)
-        return None if data is None else _checked_header(node, data)
+        place = self._topology.place(key)
+        if (node := _only(place)) is not None:
+            data = await node.head(key)
+            return None if data is None else _checked_header(node, data)
+        found = await self._copies.find(key, place, whole=False)
+        return None if found is None else found[0]
 
     async def get_for_update(self, key: bytes) -> tuple[Header | None, Token]:
-        """The present header, and the token with which ``put_if`` and ``delete_if`` change just this state.
+        """The present header, and the token with which ``put_if`` changes just this state.
 
-        The key's first owner decides, and by what it has: if a newer version is seen elsewhere, it gets that first.
+        The key's first owner decides, and by what it has: if a newer version is seen elsewhere, it gets that first. Of
+        a key that moves, the first owner by the old ring decides, and then the one by the new: for the fronts that know
+        only one of the rings ask that one.
         """
-        node = self._owner(key)
-        if node.capabilities and not node.capabilities.cas:
-            return await self.head(key), Guard.NONE
-        header, token = await self._state(node, key)
-        if self._one or not await self._bring_newer(node, key, header):
-            return header, token
-        return await self._state(node, key)
+        place = self._topology.place(key)
+        deciders = place.deciders
+        if not all(node.capabilities is None or node.capabilities.cas for node in deciders):
+            return await self.head(key), Token(place, [(node, Guard.NONE) for node in deciders])
+        found = [await self._state(node, key, place) for node in deciders]
+        newest = max((header for header, _ in found if header is not None), key=lambda h: h.order, default=None)
+        return newest, Token(place, [(node, state) for node, (_, state) in zip(deciders, found, strict=True)])
 
     async def put(self, key: bytes, data: bytes) -> bool:
         """Store a record; returns when as many nodes keep it as are asked for.
 
         Raises TooLarge, OutOfSpace, Unavailable. False if a newer version was seen to lie there: nothing was done.
         """
-        if not self._one:
-            return await self._copies.put(key, data, self._place(key))
-        return await self._owner(key).set(key, data)
+        place = self._topology.place(key)
+        if (node := _only(place)) is not None:
+            return await node.set(key, data)
+        return await self._copies.put(key, data, place)
 
-    async def put_if(self, key: bytes, data: bytes, token: Token, expiry: int = 0) -> bool:
-        """Store a record if the state is still the token's; False if it isn't. ``expiry`` in seconds, 0 for never."""
-        if token is Guard.NONE:
-            return await self.put(key, data)
-        node = self._owner(key)
-        if token is Guard.ABSENT:
-            done = await node.add(key, data)
-        else:
-            assert isinstance(token, int)
-            done = await node.replace(key, data, token, expiry)
-        if done and not self._one:
-            await self._copies.put_if_newer(key, data, self._place(key), [node], self._copies.quorum.write)
-        return done
+    async def put_if(self, key: bytes, data: bytes, token: Token) -> bool:
+        """Store a record if the state is still the token's; False if it isn't. Raises as ``put``."""
+        return await self._put_if(key, data, token)
 
-    @property
-    def keeps_tombstones(self) -> bool:
-        """Whether a tombstone takes the place of what is deleted, so that no copy that was away brings it back."""
-        return not self._one
+    async def delete(self, key: bytes, tombstone: bytes) -> bool:
+        """Put the tombstone in the place of what lies there, so that no copy that was away brings it back.
 
-    async def delete(self, key: bytes) -> bool:
-        """Remove what lies there; False if nothing did. Only where no tombstones are kept."""
-        return await self._owner(key).delete(key)
+        False if a newer version was seen to lie there. A single copy's tombstone goes by itself after its time; others
+        go when repair has seen that they are everywhere.
+        """
+        place = self._topology.place(key)
+        if (node := _only(place)) is None:
+            return await self._copies.put(key, tombstone, place)
+        if node.capabilities and not node.capabilities.ttl:
+            await node.delete(key)
+            return True
+        try:
+            return await node.set(key, tombstone, self._tombstone_ttl)
+        except OutOfSpace:  # to delete must be possible just then; what is given up is the memory of it
+            await node.delete(key)
+            return True
 
     async def delete_if(self, key: bytes, tombstone: bytes, token: Token) -> bool:
-        """Remove what lies there if the state is still the token's; False if it isn't.
-
-        The protocol has no conditional delete: the tombstone takes the record's place, and of a single copy it expires.
-        """
-        if token is Guard.NONE and self._one:
-            await self.delete(key)
-            return True
-        return await self.put_if(key, tombstone, token, _TOMBSTONE_EXPIRY if self._one else 0)
+        """As ``delete``, if the state is still the token's; False if it isn't."""
+        if not token.is_guarded:
+            return await self.delete(key, tombstone)
+        return await self._put_if(key, tombstone, token, self._tombstone_ttl if _only(token.place) else 0)
 
     def counts(self) -> dict[str, int]:
         """What happened to copies since the start."""
@@ -128,20 +156,18 @@ class Cluster:
 
     def ready(self) -> dict[str, str | None]:
         """Each node's address, with why it is away, or None if it is here."""
-        return {str(node.address): node.away for node in self._nodes.values()}
+        return {str(node.address): node.away for node in self._nodes}
 
     def capabilities(self) -> dict[str, dict[str, object]]:
         """What each node was seen to be able to do, by its address."""
-        return {
-            str(node.address): node.capabilities._asdict() if node.capabilities else {} for node in self._nodes.values()
-        }
+        return {str(node.address): node.capabilities._asdict() if node.capabilities else {} for node in self._nodes}
 
     async def stats(self) -> dict[str, dict[str, str]]:
         """The figures of every node by its address, asked all at once; ``{}`` for one that didn't answer.
 
         Raises Unavailable if none did.
         """
-        nodes = list(self._nodes.values())
+        nodes = self._nodes
         answers = await asyncio.gather(*(node.stats() for node in nodes), return_exceptions=True)
         found: dict[str, dict[str, str]] = {}
         for node, answer in zip(nodes, answers, strict=True):
@@ -153,30 +179,75 @@ class Cluster:
             raise Unavailable(f"none of the {len(nodes)} nodes answers: {reasons}")
         return found
 
-    async def _state(self, node: Backend, key: bytes) -> tuple[Header | None, Token]:
+    @property
+    def _nodes(self) -> list[Backend]:
+        return list(self._topology.nodes.values())
+
+    async def _state(self, node: Backend, key: bytes, place: Place) -> tuple[Header | None, int | Guard]:
+        """What the node decides by: the newest version that there is, which it is given first if it hasn't got it."""
+        header, state = await self._state_at(node, key)
+        if _only(place) or not await self._bring_newer(node, key, header, place):
+            return header, state
+        return await self._state_at(node, key)
+
+    async def _state_at(self, node: Backend, key: bytes) -> tuple[Header | None, int | Guard]:
         found = await node.gets(key)
         return (None, Guard.ABSENT) if found is None else (_checked_header(node, found.data), found.token)
 
-    async def _bring_newer(self, node: Backend, key: bytes, header: Header | None) -> bool:
+    async def _bring_newer(self, node: Backend, key: bytes, header: Header | None, place: Place) -> bool:
         """Give the node the newest version there is, if what it has is older; False if it isn't.
 
         What is as new isn't written again: that would take the state away from under another caller's token.
         """
-        newest = await self._copies.find(key, self._place(key), whole=False)
+        newest = await self._copies.find(key, place, whole=False)
         if newest is None or (header is not None and newest[0].order <= header.order):
             return False
-        newest = await self._copies.find(key, self._place(key), whole=True)
+        newest = await self._copies.find(key, place, whole=True)
         if newest is not None and newest[1] is not None:
             await put_newer(node, key, newest[1], newest[0])
         return True
 
-    def _owner(self, key: bytes) -> Backend:
-        return self._nodes[self._ring.owners(key)[0]]
+    async def _put_if(self, key: bytes, data: bytes, token: Token, expiry: int = 0) -> bool:
+        place = token.place
+        if not token.is_guarded:
+            return await self.put(key, data)
+        decided: list[Backend] = []
+        for node, state in token.states:
+            if state is Guard.ABSENT:
+                done = await node.add(key, data)
+            else:
+                assert isinstance(state, int)
+                done = await node.replace(key, data, state, expiry)
+            if not done:
+                if decided:
+                    await self._give_way(key, data, node, place)
+                return False
+            decided.append(node)
+        if not _only(place):
+            await self._copies.put_if_newer(key, data, place, decided, place.quorum.write)
+        return True
 
-    def _place(self, key: bytes) -> Place:
-        nodes = [self._nodes[name] for name in self._ring.owners(key)]
-        copies = self._copies.quorum.copies
-        return Place(nodes[:copies], nodes[copies:])
+    async def _give_way(self, key: bytes, data: bytes, winner: Backend, place: Place) -> None:
+        """One decider took the record and the next one has another by now: let that one be the newest everywhere."""
+        there = await winner.get(key)
+        if there is None:
+            return
+        ours, theirs = record.decode_header(data)[0], record.decode(there)
+        if theirs.header.order < ours.order:
+            header = msgspec.structs.replace(theirs.header, version=ours.version + 1)
+            there = record.encode(header, theirs.payload)
+        await self._copies.put(key, there, place)
+
+
+async def _part_with(node: Backend) -> None:
+    """Disconnect when what was asked of the node when it was still one of ours must have ended."""
+    await asyncio.sleep(_PARTING)
+    await node.close()
+
+
+def _only(place: Place) -> Backend | None:
+    """The one node that has the key's only copy, or None."""
+    return place.owners[0] if place.quorum.copies == 1 and len(place.owners) == 1 else None
 
 
 def _checked(node: Backend, data: bytes) -> Record:

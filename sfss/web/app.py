@@ -12,10 +12,11 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from sfss.backends.base import Backend
 from sfss.backends.memcached import MemcachedNode
-from sfss.cluster.copies import Quorum
 from sfss.cluster.replication import Cluster
-from sfss.config import Settings
+from sfss.cluster.topology import Quorum, Topology
+from sfss.config import Address, Settings
 from sfss.errors import ConfigError
 from sfss.files import Files
 from sfss.record import MAX_OVERHEAD
@@ -29,6 +30,7 @@ log = logging.getLogger("sfss.web")
 
 _CUT_OFF = 0.1  # seconds for requests that are cut off to end; for aiohttp, 0 would be for ever
 
+CLUSTER = web.AppKey("CLUSTER", Cluster)
 IN_FLIGHT = web.AppKey("IN_FLIGHT", InFlight)
 
 # Seconds that a connection may wait for its next request, or for the rest of a request's head. Longer than proxies keep
@@ -60,20 +62,7 @@ SERVER_OPTIONS: Mapping[str, Any] = {
 
 def create_app(settings: Settings) -> web.Application:
     """The service as an aiohttp application; its cluster connects when it starts and disconnects when it ends."""
-    cluster = Cluster(
-        [
-            MemcachedNode(
-                address,
-                # A file that was stored under a larger limit than today's must still be readable.
-                largest_value=max(2 * settings.limits.max_file_size, 2**26) + MAX_OVERHEAD,
-                connect_timeout=settings.storage.connect_timeout,
-                timeout=settings.storage.timeout,
-                retry_after=settings.storage.retry_after,
-            )
-            for address in settings.nodes
-        ],
-        Quorum(settings.storage.copies, settings.storage.write_quorum, settings.storage.read_quorum),
-    )
+    cluster = create_cluster(settings)
     files = Files(cluster, max_file_size=settings.limits.max_file_size)
     status = StatusHandlers(files)
     in_flight = InFlight()
@@ -81,6 +70,7 @@ def create_app(settings: Settings) -> web.Application:
         middlewares=[in_flight.middleware, status.counting, problems.middleware(settings.storage.retry_after)]
     )
     app[IN_FLIGHT] = in_flight
+    app[CLUSTER] = cluster
     _add_routes(app, FileHandlers(files, body_timeout=settings.limits.body_timeout), status)
 
     async def connected(_app: web.Application) -> AsyncIterator[None]:
@@ -92,8 +82,53 @@ def create_app(settings: Settings) -> web.Application:
     return app
 
 
-async def serve(settings: Settings, sock: socket.socket, stop: asyncio.Event, ready: asyncio.Event) -> None:
-    """Serve on a listening socket until ``stop``; then requests in flight finish, within shutdown_timeout."""
+def create_cluster(settings: Settings) -> Cluster:
+    """The cluster that the settings name, not connected yet."""
+    return Cluster(_topology(settings, {}), tombstone_ttl=settings.storage.tombstone_ttl)
+
+
+def _topology(settings: Settings, known: Mapping[Address, Backend]) -> Topology:
+    """Nodes that are ``known`` stay as they are, connected."""
+
+    storage = settings.storage
+
+    def backend(address: Address) -> Backend:
+        if address in known:
+            return known[address]
+        return MemcachedNode(
+            address,
+            # A file that was stored under a larger limit than today's must still be readable.
+            largest_value=max(2 * settings.limits.max_file_size, 2**26) + MAX_OVERHEAD,
+            connect_timeout=storage.connect_timeout,
+            timeout=storage.timeout,
+            retry_after=storage.retry_after,
+        )
+
+    return Topology(
+        map(backend, settings.nodes),
+        Quorum(storage.copies, storage.write_quorum, storage.read_quorum),
+        joining=map(backend, settings.joining),
+        leaving=map(backend, settings.leaving),
+    )
+
+
+async def reload(app: web.Application, settings: Settings) -> None:
+    """Go over to the nodes, copies and quorums of other settings, while requests go on."""
+    cluster = app[CLUSTER]
+    await cluster.change(_topology(settings, {node.address: node for node in cluster.topology.nodes.values()}))
+
+
+async def serve(
+    settings: Settings,
+    sock: socket.socket,
+    stop: asyncio.Event,
+    ready: asyncio.Event,
+    reloads: asyncio.Queue[Settings] | None = None,
+) -> None:
+    """Serve on a listening socket until ``stop``; then requests in flight finish, within shutdown_timeout.
+
+    Settings that come by ``reloads`` meanwhile take the place of those before, as far as ``reload`` goes.
+    """
     loop = asyncio.get_running_loop()
     app = create_app(settings)
     runner = web.AppRunner(app, **SERVER_OPTIONS, handle_signals=False, shutdown_timeout=_CUT_OFF)
@@ -103,7 +138,9 @@ async def serve(settings: Settings, sock: socket.socket, stop: asyncio.Event, re
         door = Door(runner.server, allowed())
         listening = await loop.create_server(door, sock=sock, ssl=tls_context(settings), backlog=BACKLOG)
         ready.set()
+        reloading = asyncio.create_task(_reload_again_and_again(app, reloads or asyncio.Queue()))
         await stop.wait()
+        reloading.cancel()
         listening.close()
         patience = settings.server.shutdown_timeout
         deadline = loop.time() + patience
@@ -114,6 +151,14 @@ async def serve(settings: Settings, sock: socket.socket, stop: asyncio.Event, re
         await runner.server.shutdown(max((deadline - loop.time()) / 2, _CUT_OFF))
     finally:
         await runner.cleanup()
+
+
+async def _reload_again_and_again(app: web.Application, reloads: asyncio.Queue[Settings]) -> None:
+    while True:
+        settings = await reloads.get()
+        await reload(app, settings)
+        todo = ", some join or leave: run sfss rebalance when all fronts know them" if settings.moving else ""
+        log.info("the configuration was read again: %s nodes%s", len(app[CLUSTER].topology.nodes), todo)
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

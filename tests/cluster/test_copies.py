@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from sfss.backends.memcached import MemcachedNode
-from sfss.cluster.copies import Quorum
 from sfss.cluster.replication import Cluster
+from sfss.cluster.topology import Quorum, Topology
 from sfss.config import parse_address
 from sfss.errors import Damaged, NodeTimeout, Unavailable
 from sfss.node.server import Server
@@ -40,13 +40,11 @@ class Farm:
         self.cluster = self.new_cluster()
 
     def new_cluster(self) -> Cluster:
-        return Cluster(
-            [
-                MemcachedNode(parse_address(name), largest_value=MIB, timeout=0.5, connect_timeout=0.3, retry_after=0.1)
-                for name in self.names
-            ],
-            self.quorum,
-        )
+        nodes = [
+            MemcachedNode(parse_address(name), largest_value=MIB, timeout=0.5, connect_timeout=0.3, retry_after=0.1)
+            for name in self.names
+        ]
+        return Cluster(Topology(nodes, self.quorum))
 
     async def start(self, *names: str) -> None:
         for name in names or self.names:
@@ -62,7 +60,8 @@ class Farm:
 
     def owners(self, key: bytes) -> list[str]:
         """The owners, and then the spares."""
-        return list(self.cluster._ring.owners(key))
+        place = self.cluster.topology.place(key)
+        return [node.address.name for node in (*place.owners, *place.spares)]
 
     def versions(self, key: bytes) -> dict[str, int]:
         """What each node that is here has."""
@@ -410,7 +409,7 @@ async def test_a_copy_that_fails_behind_the_answer_is_taken_by_a_spare(
         await asyncio.sleep(0.3)
         raise NodeTimeout(owners[1], "no answer")
 
-    monkeypatch.setattr(farm.cluster._nodes[owners[1]], "set", never)
+    monkeypatch.setattr(farm.cluster.topology.nodes[owners[1]], "set", never)
     assert await farm.cluster.put(key, version(1))
     assert farm.cluster.counts()["late_failures"] == 0
     await until(lambda: owners[farm.quorum.copies] in farm.versions(key))

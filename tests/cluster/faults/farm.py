@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from sfss.backends.memcached import MemcachedNode
-from sfss.cluster.copies import Quorum
 from sfss.cluster.replication import Cluster
+from sfss.cluster.topology import Quorum, Topology
 from sfss.config import parse_address
 from tests.servers import HOST, answers, free_ports
 
@@ -158,16 +158,14 @@ class Farm:
 
     async def front(self) -> Cluster:
         """A new cluster, connected."""
-        cluster = Cluster(
-            [
-                MemcachedNode(
-                    parse_address(f"node{number}={node.address}"),
-                    largest_value=MIB, timeout=self._timeout, connect_timeout=0.3, retry_after=0.1,
-                )
-                for number, node in enumerate(self.nodes)
-            ],
-            self._quorum,
-        )  # fmt: skip
+        nodes = [
+            MemcachedNode(
+                parse_address(f"node{number}={node.address}"),
+                largest_value=MIB, timeout=self._timeout, connect_timeout=0.3, retry_after=0.1,
+            )
+            for number, node in enumerate(self.nodes)
+        ]  # fmt: skip
+        cluster = Cluster(Topology(nodes, self._quorum))
         await cluster.start()
         return cluster
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from sfss.cluster import copies
-from sfss.cluster.copies import Quorum
 from sfss.cluster.replication import Cluster
+from sfss.cluster.topology import Quorum
 from sfss.errors import NotFound, PreconditionFailed, Unavailable
 from sfss.files import Files, Info
 from tests.cluster.faults.farm import DISTURBANCES, Farm, Node
