@@ -1,0 +1,119 @@
+"""SIGHUP: a running service goes over to other nodes, and drops nothing; what is wrong changes nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.servers import HOST, Service, sfss_node, wait_for
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[list[str]]:
+    with ExitStack() as stack:
+        yield [
+            f"n{number}={HOST}:{stack.enter_context(sfss_node(tmp_path / f'n{number}', '--durability', 'os'))[0]}"
+            for number in range(3)
+        ]
+
+
+def configure(file: Path, **storage: object) -> None:
+    lines = [f"{key} = {json.dumps(value)}" for key, value in storage.items()]
+    file.write_text("\n".join(["[storage]", *lines]) + "\n")
+
+
+def seen(service: Service) -> dict[str, str]:
+    with urllib.request.urlopen(f"{service.url}/readyz", timeout=10) as answer:
+        return dict(json.load(answer)["nodes"])
+
+
+def reload(service: Service) -> None:
+    assert service.process is not None
+    service.process.send_signal(signal.SIGHUP)
+
+
+def address(node: str) -> str:
+    return node.partition("=")[2]
+
+
+def test_nodes_join_and_leave_while_the_service_goes_on(nodes: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "sfss.toml"
+    configure(file, nodes=nodes[:2])
+    with Service(tmp_path, "--config", str(file)) as service:
+        stop, errors, done = threading.Event(), [], []
+
+        def client(number: int) -> None:
+            round = 0
+            while not stop.is_set():
+                round += 1
+                content = b"%d %d" % (number, round)
+                url = f"{service.url}/file?path=reload/{number}/{round % 50}"
+                try:
+                    urllib.request.urlopen(urllib.request.Request(url, data=content, method="PUT"), timeout=10).close()
+                    with urllib.request.urlopen(url, timeout=10) as answer:
+                        assert answer.read() == content
+                except (OSError, AssertionError) as error:
+                    errors.append(error)
+                done.append(number)
+
+        clients = [threading.Thread(target=client, args=(number,)) for number in range(4)]
+        for thread in clients:
+            thread.start()
+        for storage in (
+            {"nodes": nodes[:2], "joining": nodes[2:]},
+            {"nodes": nodes},
+            {"nodes": nodes[1:], "leaving": nodes[:1]},
+        ):
+            before = len(done)
+            wait_for(lambda before=before: len(done) > before + 50)  # type: ignore[misc]
+            configure(file, **storage)
+            reload(service)
+            expected = {address(node) for names in storage.values() for node in names}
+            wait_for(lambda expected=expected: set(seen(service)) == expected)  # type: ignore[misc]
+        before = len(done)
+        wait_for(lambda: len(done) > before + 50)
+        stop.set()
+        for thread in clients:
+            thread.join()
+        assert errors == []
+        assert set(seen(service).values()) == {"here"}
+
+
+@pytest.mark.parametrize(
+    ("storage", "says"),
+    [
+        ({"nodes": ["what?"]}, "storage.nodes: 'what\\?' is not a node"),
+        ({"nodes": []}, "between the embedded nodes and named ones only a restart can change"),
+        ({"nodes": ["a=127.0.0.1:1"], "leaving": ["a=127.0.0.1:1"]}, "'a' is in storage.nodes too"),
+        ({"copies": 2, "nodes": ["a=127.0.0.1:1"], "leaving": ["b=127.0.0.1:2"]}, "copies need as many nodes"),
+    ],
+)
+def test_a_wrong_configuration_is_told_and_changes_nothing(
+    nodes: list[str], tmp_path: Path, storage: dict[str, object], says: str
+) -> None:
+    file = tmp_path / "sfss.toml"
+    configure(file, nodes=nodes)
+    with Service(tmp_path, "--config", str(file)) as service:
+        before = seen(service)
+        configure(file, **storage)
+        reload(service)
+        wait_for(lambda: re.search(f"is not taken, all stays as it was: .*{says}", service.log.read_text()))
+        assert seen(service) == before
+
+
+def test_what_takes_a_restart_is_said(nodes: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "sfss.toml"
+    configure(file, nodes=nodes)
+    with Service(tmp_path, "--config", str(file)) as service:
+        configure(file, nodes=nodes, timeout=3.0)
+        reload(service)
+        wait_for(lambda: "storage.timeout has changed: that takes a restart" in service.log.read_text())
+        wait_for(lambda: "the configuration was read again: 3 nodes" in service.log.read_text())
