@@ -41,6 +41,7 @@ ERROR = b"ERROR"
 CLIENT_ERROR = b"CLIENT_ERROR"
 SERVER_ERROR = b"SERVER_ERROR"
 VERSION = b"VERSION"
+META_DONE, META_EXISTS, META_NOT_FOUND = b"HD", b"EX", b"NF"  # the answers to md
 
 BAD_FORMAT = b"CLIENT_ERROR bad command line format"
 BAD_CHUNK = b"CLIENT_ERROR bad data chunk"
@@ -48,7 +49,8 @@ LINE_TOO_LONG = b"CLIENT_ERROR line too long"
 VALUE_TOO_LARGE = b"SERVER_ERROR object too large for cache"
 OUT_OF_SPACE = b"SERVER_ERROR out of space"  # how our node says it
 
-_LINES = frozenset((END, STORED, NOT_STORED, EXISTS, NOT_FOUND, DELETED, TOUCHED, OK, RESET, ERROR))
+_LINES = frozenset((END, STORED, NOT_STORED, EXISTS, NOT_FOUND, DELETED, TOUCHED, OK, RESET, ERROR,
+                    META_DONE, META_EXISTS, META_NOT_FOUND))  # fmt: skip
 _PREFIXES = (b"SERVER_ERROR", b"CLIENT_ERROR", b"VERSION ", b"ERROR ")
 _MAX_VALUES = 1000  # of one reply; nobody here asks for so many
 _MAX_STATS = 100_000  # lines of one STATS reply; a server that sends more is broken ...

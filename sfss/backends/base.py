@@ -91,7 +91,10 @@ class Backend(Protocol):
         """Remove; False if nothing was there."""
 
     async def remove(self, key: bytes, token: int) -> bool:
-        """Remove what ``token`` came with; False if that isn't there any more. Only where the node has ``cas``."""
+        """Remove what ``token`` came with; False if that isn't there any more. Only where the node has ``cas``.
+
+        Raises OutOfSpace where even that takes room: on a memcached that is full and doesn't evict.
+        """
 
     async def scan(self, after: bytes, count: int) -> list[Listed]:
         """Up to ``count`` items (at most 10,000), in the order of their keys, that come behind the key ``after``.

@@ -1,8 +1,9 @@
 """The client of one node that speaks memcached's text protocol: sfss's own, memcached, Beansdb, GoBeansDB.
 
 It keeps one pipelined connection, opens it again by itself, and learns what the node can do each time it connects.
-While there is no connection every call fails at once. Nothing is sent that a Beansdb would misread: flags and expiry
-are 0, and ``gets``, ``add`` and ``cas`` are refused here on a node that wasn't seen to have them.
+While there is no connection every call fails at once. Nothing is sent that a Beansdb would misread: flags are 0, and
+an expiry, ``gets``, ``add`` and ``cas`` are refused here on a node that wasn't seen to have them. STATS and lists go
+over connections of their own.
 """
 
 from __future__ import annotations
@@ -10,21 +11,26 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
 import random
 import re
-from collections.abc import Callable
+import time
+from collections.abc import AsyncGenerator, Callable
 from typing import ParamSpec
 
-from sfss.backends.base import Capabilities, Versioned
+from sfss.backends.base import Capabilities, Listed, Versioned
 from sfss.backends.connection import Connection
+from sfss.backends.lists import Lists
 from sfss.backends.statistics import Statistics
+from sfss.backends.stream import STOPPING, reason
 from sfss.config import Address
 from sfss.errors import BadRequest, NodeAway, NodeBroken, NodeError, NodeRefused, OutOfSpace, SfssError, TooLarge
 from sfss.memcache import (
     DELETED,
     END,
     EXISTS,
+    META_DONE,
+    META_EXISTS,
+    META_NOT_FOUND,
     NOT_FOUND,
     NOT_STORED,
     OUT_OF_SPACE,
@@ -45,6 +51,8 @@ FIRST_RETRY = 0.05  # seconds after a lost connection; then twice as long each t
 # memcached counts an item's header, key and suffix into its limit. It also drops what lay under the key when it
 # refuses the new value, so a value that might not fit must never be sent.
 ITEM_OVERHEAD = 512
+LONGEST_EXPIRY = 30 * 24 * 3600  # seconds; a larger number is taken for a date
+AT_ONCE = -1  # the expiry of what is gone as soon as it is stored
 BEANSDB_LARGEST = 50 * 1024 * 1024  # bytes; Beansdb's MAX_VALUE_LEN
 # Of any other key a server may take the rest of the request, or the data after it, for commands.
 _KEY = re.compile(rb"[^\x00-\x20\x7f]{1,250}")
@@ -52,7 +60,6 @@ _KEY = re.compile(rb"[^\x00-\x20\x7f]{1,250}")
 _NO_ROOM = (b"SERVER_ERROR out of memory storing", b"SERVER_ERROR Out of memory during read", OUT_OF_SPACE)
 _SET = functools.partial(storage, b"set")
 _ADD = functools.partial(storage, b"add")
-_STOPPING = "the service is stopping"
 _Fits = Callable[[Reply], bool]
 _P = ParamSpec("_P")
 _REFUSALS = (b"ERROR", b"CLIENT_ERROR ", b"SERVER_ERROR ")
@@ -81,6 +88,7 @@ class MemcachedNode:
         self._why_away = "not yet connected to"
         self._keeper: asyncio.Task[None] | None = None
         self._statistics = Statistics(address, timeout)
+        self._lists = Lists(address, connect_timeout=connect_timeout, timeout=timeout)
 
     @property
     def away(self) -> str | None:
@@ -95,7 +103,8 @@ class MemcachedNode:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
-        self._why_away = _STOPPING
+        self._why_away = STOPPING
+        self._lists.close()
         await self._statistics.close()
 
     async def get(self, key: bytes) -> bytes | None:
@@ -111,8 +120,9 @@ class MemcachedNode:
         reply = await self._retrieve(b"head" if self.capabilities and self.capabilities.head else b"get", key)
         return reply.values[0].data if reply.values else None
 
-    async def set(self, key: bytes, data: bytes) -> bool:
-        stored = await self._store(_is_set, _SET, key, data)
+    async def set(self, key: bytes, data: bytes, expiry: int = 0) -> bool:
+        request = functools.partial(storage, b"set", expiry=self._expiry(expiry)) if expiry else _SET
+        stored = await self._store(_is_set, request, key, data)
         if not stored and self.capabilities and self.capabilities.kind == "sfss":
             return False
         # Beansdb says NOT_STORED when the very same bytes lie there already, as after a set that was tried again.
@@ -126,11 +136,28 @@ class MemcachedNode:
 
     async def replace(self, key: bytes, data: bytes, token: int, expiry: int = 0) -> bool:
         self._check_cas()
-        return await self._store(_is_cas, functools.partial(storage, b"cas", cas=token, expiry=expiry), key, data)
+        request = functools.partial(storage, b"cas", cas=token, expiry=self._expiry(expiry))
+        return await self._store(_is_cas, request, key, data)
 
     async def delete(self, key: bytes) -> bool:
         _check_key(key)
         return (await self._call(_is_delete, 0, command, b"delete", key)).line == DELETED
+
+    async def remove(self, key: bytes, token: int) -> bool:
+        self._check_cas()
+        _check_key(key)
+        if self.capabilities and self.capabilities.kind == "sfss":
+            return (await self._call(_is_md, 0, command, b"md", key, b"C%d" % token)).line == META_DONE
+        # Not by memcached's md: that of 1.6.6 removes what has another token too (RevenueCat/meta-memcache-py#12).
+        return await self._store(_is_cas, functools.partial(storage, b"cas", cas=token, expiry=AT_ONCE), key, b"")
+
+    async def scan(self, after: bytes, count: int) -> list[Listed]:
+        if not self._here().scan:
+            raise NodeRefused(self._name, f"it is a {self._here().kind} without scan")
+        return await self._lists.scan(after, count)
+
+    def keys(self) -> AsyncGenerator[list[bytes], None]:
+        return self._lists.keys(self._here().kind, _KEY)
 
     async def stats(self) -> dict[str, str]:
         return await self._statistics.ask()
@@ -152,8 +179,17 @@ class MemcachedNode:
                     *args: _P.args, **kwargs: _P.kwargs) -> Reply:  # fmt: skip
         """``Connection.call``, where the node's errors are raised."""
         if self._connection is None:
-            raise NodeAway(self._name, f"away: {self._why_away}")
+            raise self._is_away()
         return self._checked(await self._connection.call(fits, size, request, *args, **kwargs))
+
+    def _here(self) -> Capabilities:
+        """What the node can do, which is here."""
+        if self._connection is None or self.capabilities is None:
+            raise self._is_away()
+        return self.capabilities
+
+    def _is_away(self) -> NodeAway:
+        return NodeAway(self._name, f"away: {self._why_away}")
 
     def _checked(self, reply: Reply) -> Reply:
         if _refused(reply):
@@ -170,6 +206,12 @@ class MemcachedNode:
     def _check_cas(self) -> None:
         if self.capabilities and not self.capabilities.cas:
             raise NodeRefused(self._name, f"it is a {self.capabilities.kind} without add and cas")
+
+    def _expiry(self, seconds: int) -> int:
+        """As it is sent: a date, if it is far off. Raises NodeRefused if the node would take it for something else."""
+        if seconds and self.capabilities and not self.capabilities.ttl:
+            raise NodeRefused(self._name, f"it is a {self.capabilities.kind} without expiry")
+        return seconds if seconds <= LONGEST_EXPIRY else int(time.time()) + seconds
 
     def _too_large(self) -> TooLarge:
         kind, largest = (self.capabilities.kind, self.capabilities.largest_value) if self.capabilities else ("", 0)
@@ -200,7 +242,7 @@ class MemcachedNode:
                     await connection.lost
                 finally:
                     self._connection = None
-                    connection.drop(NodeBroken, _STOPPING)
+                    connection.drop(NodeBroken, STOPPING)
                 self._note_away(connection.why or "the connection ended")
                 if loop.time() - since > self._retry_after:  # it held: not a node that hangs up on everybody
                     pause = FIRST_RETRY
@@ -235,11 +277,11 @@ class MemcachedNode:
                 return connection
         except BaseException as failure:
             if connection is not None:
-                connection.drop(NodeBroken, _STOPPING)
+                connection.drop(NodeBroken, STOPPING)
             if isinstance(failure, TimeoutError):
                 why = f"no connection, or no answer on it, within {self._connect_timeout:g} s"
             elif isinstance(failure, OSError | UnicodeError):  # the latter: of a host that can't be the name of one
-                why = f"can't be connected to ({_reason(failure)})"
+                why = f"can't be connected to ({reason(failure)})"
             else:
                 raise
             raise NodeError(self._name, why) from None
@@ -253,25 +295,20 @@ class MemcachedNode:
         if version.endswith(OUR_MARK):
             return Capabilities(
                 "sfss", version, durable=True, evicting=False, cas=True, ttl=True, head=True,
+                scan=b"scan_max" in stats,
                 largest_value=_number(stats, b"item_size_max", self._largest_value),
             )  # fmt: skip
         if b"limit_maxbytes" in stats:
             settings = (await connection.call(_is_stats, 0, command, b"stats", b"settings")).stats
             return Capabilities(
                 "memcached", version, durable=False, evicting=settings.get(b"evictions") != b"off",
-                cas=settings.get(b"cas_enabled") != b"no", ttl=True, head=False,
+                cas=settings.get(b"cas_enabled") != b"no", ttl=True, head=False, scan=False,
                 largest_value=_number(settings, b"item_size_max", 1024 * 1024) - ITEM_OVERHEAD,
             )  # fmt: skip
         return Capabilities(
-            "beansdb", version, durable=True, evicting=False, cas=False, ttl=False, head=False,
+            "beansdb", version, durable=True, evicting=False, cas=False, ttl=False, head=False, scan=False,
             largest_value=BEANSDB_LARGEST,
         )  # fmt: skip
-
-
-def _reason(failure: OSError | UnicodeError) -> str:
-    """In the system's words: asyncio puts its own, "Connect call failed", in their place."""
-    number = failure.errno if isinstance(failure, OSError) else None
-    return os.strerror(number) if number and number > 0 else str(failure)  # a resolver's are below 0
 
 
 def _check_key(key: bytes) -> None:
@@ -296,6 +333,7 @@ def _is_one_of(*lines: bytes, errors: tuple[bytes, ...] = _REFUSALS) -> _Fits:
 # ERROR and CLIENT_ERROR don't fit a request with data: the server goes on to take the data for commands.
 _is_set = _is_add = _is_one_of(STORED, NOT_STORED, errors=(SERVER_ERROR,))
 _is_cas = _is_one_of(STORED, EXISTS, NOT_FOUND, errors=(SERVER_ERROR,))
+_is_md = _is_one_of(META_DONE, META_EXISTS, META_NOT_FOUND)
 _is_delete = _is_one_of(DELETED, NOT_FOUND)
 
 

@@ -62,7 +62,7 @@ class Beansdb:
     def __init__(self, generation: Generation, *, walked: bool = False) -> None:
         self.bitcask = generation != "tokyo"
         self.hashed = generation == "go"
-        self._walked = walked  # its client means to list the tree
+        self.walked = walked  # its client means to list the tree
         self.items: dict[bytes, Item] = {}
         self.violations: list[str] = []
         self.port = 0
@@ -193,7 +193,7 @@ class Beansdb:
 
     def _check_key(self, key: bytes) -> None:
         lists = re.fullmatch(rb"@[0-9a-f]{0,16}|@@[0-9a-f]{16}" if self.hashed else rb"@[0-9a-f]{0,8}", key)
-        if not (lists and self._walked) and (key[:1] in (b"@", b"?") or key[0] >= 0x80):
+        if not (lists and self.walked) and (key[:1] in (b"@", b"?") or key[0] >= 0x80):
             self.violations.append(f"the key {key!r} has another meaning here")
 
     def _figures(self) -> list[tuple[str, object]]:

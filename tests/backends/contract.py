@@ -1,6 +1,6 @@
 """The contract of ``sfss.backends.base.Backend``, as tests. Each implementation runs them in a few lines::
 
-    class TestRedis(CasContract):
+    class TestRedis(CasContract, ScanContract):
         @pytest.fixture
         def address(self) -> Address:
             return ...  # where a real one answers
@@ -8,12 +8,14 @@
         def client(self, address: Address) -> Backend:
             return RedisNode(address)
 
-``BackendContract`` is for a node without ``cas``. The node may be shared: every test has keys of its own.
+``BackendContract`` is for a node without ``cas`` and without ``scan``. The node may be shared: every test has keys of
+its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import time
@@ -22,14 +24,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sfss.backends.base import Backend
+from sfss.backends.base import Backend, Listed
 from sfss.config import Address
-from sfss.errors import BadRequest, NodeAway, NodeError, TooLarge
+from sfss.errors import BadRequest, NodeAway, NodeError, NodeRefused, TooLarge
+from sfss.record import PREFIX_SIZE
 from tests.servers import HOST, free_port
 from tests.test_record import make
 
 ALL_BYTES = bytes(range(256)) + b"\r\nEND\r\nVALUE /k 0 1\r\n\0"
 MIB = 2**20
+DAY = 24 * 3600
 
 
 class BackendContract:
@@ -60,6 +64,11 @@ class BackendContract:
         await backend.start()
         yield backend
         await backend.close()
+
+    @pytest.fixture
+    def listed(self, backend: Backend) -> Backend:
+        """A client that is connected, of a node that doesn't mind being asked for its keys."""
+        return backend
 
     @pytest.fixture
     def key(self) -> bytes:
@@ -160,6 +169,28 @@ class BackendContract:
         assert caught.value.limit == backend.capabilities.largest_value
         assert await backend.get(key) == b"old"
 
+    async def test_what_is_set_with_an_expiry_ends_where_the_node_has_it_and_else_is_refused(
+        self, backend: Backend, key: bytes
+    ) -> None:
+        assert backend.capabilities
+        if not backend.capabilities.ttl:
+            with pytest.raises(NodeRefused, match="without expiry"):
+                await backend.set(key, b"value", expiry=1)
+            assert await backend.get(key) is None
+            return
+        await backend.set(key, b"value", expiry=1)
+        await backend.set(key + b"/later", b"value", expiry=40 * DAY)
+        assert await backend.get(key) == b"value"
+        await self.gone(backend, key)
+        assert await backend.get(key + b"/later") == b"value"
+
+    async def gone(self, backend: Backend, key: bytes) -> None:
+        """Wait until it is."""
+        deadline = time.monotonic() + 5
+        while await backend.get(key) is not None:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
+
     async def test_stats_are_text_by_name(self, backend: Backend) -> None:
         stats = await backend.stats()
         assert stats["pid"].isdigit()
@@ -206,6 +237,64 @@ class BackendContract:
             await asyncio.gather(*(call(number) for number in range(160) for call in (cancelled, undisturbed)))
         assert backend.away is None
 
+    # --- all keys ---
+
+    async def test_all_keys_are_told_some_at_a_time_each_once(self, listed: Backend, key: bytes) -> None:
+        mine = {key + b"/%d" % number for number in range(2100)} | {key + "/猫\\%20\u3000".encode()}
+        await asyncio.gather(*(listed.set(name, b"value") for name in mine))
+        gone = {key + b"/%d" % number for number in range(0, 2100, 3)}
+        await asyncio.gather(*(listed.delete(name) for name in gone))
+        walk = listed.keys()
+        batches = [batch async for batch in walk]
+        assert all(1 <= len(batch) <= 1000 for batch in batches)
+        told = [name for batch in batches for name in batch if name.startswith(key)]
+        assert sorted(told) == sorted(mine - gone)
+
+    async def test_keys_that_stay_are_told_whatever_changes_meanwhile(self, listed: Backend, key: bytes) -> None:
+        stay = {key + b"/stay/%d" % number for number in range(1500)}
+        await asyncio.gather(*(listed.set(name, b"value") for name in stay))
+        done = asyncio.Event()
+
+        async def change() -> None:
+            number = 0
+            while not done.is_set():
+                number += 1
+                await listed.set(key + b"/change/%d" % (number % 500), b"%d" % number)
+                await listed.delete(key + b"/change/%d" % ((number + 250) % 500))
+                await listed.get(key + b"/stay/%d" % (number % 1500))
+
+        changing = asyncio.create_task(change())
+        for _ in range(3):
+            walk = listed.keys()
+            told = [name async for batch in walk for name in batch if name.startswith(key + b"/stay/")]
+            assert sorted(told) == sorted(stay)
+        done.set()
+        await changing
+
+    async def test_who_leaves_off_a_walk_harms_nobody_and_the_next_one_is_whole(
+        self, listed: Backend, key: bytes
+    ) -> None:
+        mine = {key + b"/%d" % number for number in range(1200)}
+        await asyncio.gather(*(listed.set(name, b"value") for name in mine))
+        for _ in range(3):
+            async with contextlib.aclosing(listed.keys()) as walk:
+                assert await anext(walk)
+        for steps in range(0, 40, 3):
+            walking = asyncio.ensure_future(anext(listed.keys()))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            walking.cancel()
+            await asyncio.wait([walking])
+        walk = listed.keys()
+        assert mine <= {name async for batch in walk for name in batch}
+        assert await listed.get(key + b"/1") == b"value"
+
+    async def test_a_node_without_scan_says_so(self, backend: Backend) -> None:
+        assert backend.capabilities
+        if not backend.capabilities.scan:
+            with pytest.raises(NodeRefused, match="without scan"):
+                await backend.scan(b"", 1)
+
     # --- when it isn't there ---
 
     async def test_away_says_why(self, backend: Backend, unreachable: Backend) -> None:
@@ -223,6 +312,11 @@ class BackendContract:
                     await call
                 assert caught.value.node == str(unreachable.address)
         assert (time.perf_counter() - began) / 300 < 0.01
+
+    async def test_lists_of_a_node_that_is_away_fail_at_once_and_name_it(self, unreachable: Backend) -> None:
+        for call in (lambda: unreachable.scan(b"", 1), lambda: anext(unreachable.keys())):
+            with pytest.raises(NodeAway, match=str(unreachable.address)):
+                await call()
 
     async def test_stats_of_a_node_that_is_away_name_it(self, unreachable: Backend) -> None:
         with pytest.raises(NodeError, match=str(unreachable.address)):
@@ -246,9 +340,11 @@ class BackendContract:
         await backend.stats()
         await backend.close()
         assert backend.away
-        for call in (backend.get(key), backend.stats()):
+        for call in (backend.get(key), backend.stats(), backend.scan(b"", 1)):
             with pytest.raises(NodeAway):
                 await call
+        with pytest.raises(NodeAway):
+            await anext(backend.keys())
         await backend.close()
 
     async def test_closing_without_having_started_is_no_error(self, address: Address) -> None:
@@ -304,11 +400,39 @@ class CasContract(BackendContract):
         token = await self._set(backend, key, b"before")
         assert await backend.replace(key, b"after", token, expiry=1)
         assert await backend.get(key) == b"after"
-        deadline = time.monotonic() + 5
-        while await backend.get(key) is not None:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.1)
+        await self.gone(backend, key)
         assert await backend.add(key, b"again") is True
+
+    async def test_remove_takes_away_what_the_token_came_with(self, backend: Backend, key: bytes) -> None:
+        token = await self._set(backend, key, b"one")
+        assert await backend.remove(key, token) is True
+        assert await backend.get(key) is None
+        assert await backend.gets(key) is None
+        assert await backend.delete(key) is False
+        assert await backend.add(key, b"two") is True
+
+    async def test_remove_takes_away_nothing_else(self, backend: Backend, key: bytes) -> None:
+        token = await self._set(backend, key, b"same")
+        await backend.set(key, b"same")
+        assert await backend.remove(key, token) is False
+        assert await backend.get(key) == b"same"
+        await backend.delete(key)
+        assert await backend.remove(key, token) is False
+
+    async def test_of_one_token_either_a_removal_or_a_replacement_is_made(self, backend: Backend, key: bytes) -> None:
+        for number in range(50):
+            mine = key + b"/%d" % number
+            token = await self._set(backend, mine, b"before")
+            calls = [backend.remove(mine, token), backend.replace(mine, b"after", token), backend.remove(mine, token)]
+            random.shuffle(calls)
+            won = await asyncio.gather(*calls)
+            assert won.count(True) == 1
+            assert await backend.get(mine) in (None, b"after")
+
+    async def test_removals_of_a_key_that_would_be_misread_are_refused(self, backend: Backend) -> None:
+        for bad in (b"", b"/a b", b"/a\r\nflush_all", b"/" * 251):
+            with pytest.raises(BadRequest, match="key"):
+                await backend.remove(bad, 1)
 
     async def test_a_value_that_is_too_large_for_add_and_replace_is_refused(self, backend: Backend, key: bytes) -> None:
         assert backend.capabilities
@@ -324,3 +448,93 @@ class CasContract(BackendContract):
         found = await backend.gets(key)
         assert found is not None
         return found.token
+
+
+class ScanContract(BackendContract):
+    """What a backend with ``scan`` and ``cas`` promises besides."""
+
+    async def test_a_walk_tells_all_items_in_order_with_their_headers(self, backend: Backend, key: bytes) -> None:
+        items = {key + b"/%d" % number: make(b"x" * number, version=number + 1) for number in range(700)}
+        items[key + b"/other"] = b"no record"
+        await asyncio.gather(*(backend.set(name, data) for name, data in items.items()))
+        told = await self.walked(backend, key, 100)
+        assert [item.key for item in told] == sorted(items)
+        for item in told:
+            assert item.size == len(items[item.key])
+            assert items[item.key].startswith(item.header)
+            assert (len(item.header) > PREFIX_SIZE) == (item.key != key + b"/other")
+
+    async def walked(self, backend: Backend, prefix: bytes, count: int) -> list[Listed]:
+        """All items under ``prefix``/, so many at a time."""
+        told: list[Listed] = []
+        while True:
+            some = await backend.scan(told[-1].key if told else prefix + b"/", count)
+            assert len(some) <= count
+            told += some
+            if len(some) < count or not told[-1].key.startswith(prefix):
+                return [item for item in told if item.key.startswith(prefix)]
+
+    async def test_a_scan_begins_behind_a_key_be_it_there_or_not(self, backend: Backend, key: bytes) -> None:
+        for letter in (b"a", b"b", b"d", "猫".encode(), b"\\", b"%20"):
+            await backend.set(key + letter, b"value")
+        assert (await backend.scan(b"", 1))[0].key <= key + b"%20"
+        for after, then in ((b"", b"%20"), (b"%20", b"\\"), (b"\\", b"a"), (b"a", b"b"), (b"b", b"d"), (b"c", b"d")):
+            assert (await backend.scan(key + after, 1))[0].key == key + then
+        assert (await backend.scan(key + b"d\0 \n", 1))[0].key == key + "猫".encode(), "any bytes may be begun behind"
+        assert await backend.scan(b"\xff" * 250, 10_000) == []
+
+    async def test_a_scans_token_is_good_for_replace_and_remove(self, backend: Backend, key: bytes) -> None:
+        for number in range(4):
+            await backend.set(key + b"/%d" % number, b"value")
+        told = await self.walked(backend, key, 10)
+        await backend.set(told[2].key, b"changed")
+        assert await backend.replace(told[0].key, b"other", told[0].token) is True
+        assert await backend.remove(told[1].key, told[1].token) is True
+        assert await backend.replace(told[2].key, b"other", told[2].token) is False
+        assert await backend.remove(told[2].key, told[2].token) is False
+        assert [item.key for item in await self.walked(backend, key, 10)] == [told[n].key for n in (0, 2, 3)]
+
+    async def test_what_has_expired_or_was_removed_is_not_told(self, backend: Backend, key: bytes) -> None:
+        await backend.set(key + b"/stays", b"value")
+        await backend.set(key + b"/expires", b"value", expiry=1)
+        await backend.set(key + b"/goes", b"value")
+        await backend.delete(key + b"/goes")
+        await self.gone(backend, key + b"/expires")
+        assert [item.key for item in await self.walked(backend, key, 10)] == [key + b"/stays"]
+
+    @pytest.mark.parametrize(("after", "count"), [(b"", 0), (b"", 10_001), (b"", -1), (b"/" * 251, 1)])
+    async def test_what_cannot_be_asked_for_is_refused(self, backend: Backend, after: bytes, count: int) -> None:
+        with pytest.raises(BadRequest, match="list"):
+            await backend.scan(after, count)
+
+    async def test_scans_at_once_each_get_their_own_and_hold_up_no_request(self, backend: Backend, key: bytes) -> None:
+        names = sorted(key + b"/%04d" % number for number in range(2000))
+        await asyncio.gather(*(backend.set(name, make(b"", version=1)) for name in names))
+
+        async def scan(start: int) -> None:
+            told = await backend.scan(names[start], 500)
+            assert [item.key for item in told][: 2000 - start - 1] == names[start + 1 : start + 501]
+
+        scans = asyncio.gather(*(scan(random.randrange(2000)) for _ in range(40)))
+        gets = 0
+        while not scans.done():
+            assert await backend.get(names[0]) is not None
+            gets += 1
+        await scans
+        assert gets > 40
+
+    async def test_after_a_scan_cancelled_anywhere_the_next_one_is_right(self, backend: Backend, key: bytes) -> None:
+        names = sorted(key + b"/%03d" % number for number in range(600))
+        await asyncio.gather(*(backend.set(name, make(b"", version=1)) for name in names))
+        for number in range(60):
+            scans = [asyncio.ensure_future(backend.scan(names[start], 300)) for start in (0, 100)]
+            if number < 40:
+                for _ in range(number):
+                    await asyncio.sleep(0)
+            else:
+                await asyncio.sleep(random.random() / 100)
+            scans[number % 2].cancel()
+            await asyncio.wait(scans)
+            assert [item.key for item in await backend.scan(names[200], 300)] == names[201:501]
+            other, start = scans[1 - number % 2], (100, 0)[number % 2]
+            assert [item.key for item in other.result()] == names[start + 1 : start + 301]

@@ -12,7 +12,7 @@ from sfss.backends.memcached import MemcachedNode
 from sfss.config import Address
 from sfss.errors import NodeRefused, OutOfSpace, TooLarge
 from tests.backends.beansdb import Beansdb, beansdb
-from tests.backends.contract import MIB, BackendContract, CasContract
+from tests.backends.contract import MIB, BackendContract, CasContract, ScanContract
 from tests.servers import HOST, memcached
 
 
@@ -42,14 +42,14 @@ class TestOverMemcached(OverMemcachedProtocol, CasContract):
         assert not backend.capabilities.durable
 
 
-class TestOverOurNode(OverMemcachedProtocol, CasContract):
+class TestOverOurNode(OverMemcachedProtocol, CasContract, ScanContract):
     @pytest.fixture
     def address(self, our_nodes: list[str]) -> Address:
         return node_at(int(our_nodes[0].rpartition(":")[2]))
 
     async def test_it_is_seen_for_what_it_is(self, backend: Backend) -> None:
         assert backend.capabilities
-        assert backend.capabilities._replace(version="") == ("sfss", "", True, False, True, True, True, 8 * MIB)
+        assert backend.capabilities._replace(version="") == ("sfss", "", True, False, True, True, True, True, 8 * MIB)
 
     async def test_what_was_acknowledged_a_second_client_reads(self, backend: Backend, address: Address) -> None:
         other = new_client(address)
@@ -70,12 +70,18 @@ class OverBeansdb(OverMemcachedProtocol, BackendContract):
     def address(self, node: Beansdb) -> Address:
         return node_at(node.port)
 
+    @pytest.fixture
+    def listed(self, backend: Backend, node: Beansdb) -> Backend:
+        node.walked = True
+        return backend
+
     async def test_it_is_seen_for_what_it_is(self, backend: Backend) -> None:
         assert backend.capabilities
-        assert backend.capabilities == ("beansdb", "0.6.0", True, False, False, False, False, 50 * MIB)
+        assert backend.capabilities == ("beansdb", "0.6.0", True, False, False, False, False, False, 50 * MIB)
 
     async def test_add_and_cas_are_refused_here_for_it_would_read_the_data_as_commands(self, backend: Backend) -> None:
-        for call in (backend.gets(b"/k"), backend.add(b"/k", b"stats"), backend.replace(b"/k", b"stats", 1)):
+        for call in (backend.gets(b"/k"), backend.add(b"/k", b"stats"), backend.replace(b"/k", b"stats", 1),
+                     backend.remove(b"/k", 1)):  # fmt: skip
             with pytest.raises(NodeRefused, match="beansdb without add and cas"):
                 await call
 
@@ -97,6 +103,15 @@ class TestOverOldBeansdb(OverBeansdb):
     @pytest.fixture
     async def node(self) -> AsyncIterator[Beansdb]:
         async with beansdb("tokyo") as running:
+            yield running
+
+
+class TestOverGoBeansdb(OverBeansdb):
+    """GoBeansDB: a tree of hashes without keys."""
+
+    @pytest.fixture
+    async def node(self) -> AsyncIterator[Beansdb]:
+        async with beansdb("go") as running:
             yield running
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from sfss import listing
 from sfss.config import Address
 from sfss.errors import ConfigError
 from sfss.memcache import ERROR
 from sfss.node.importing.beansdb import Beansdb
-from sfss.node.importing.memcached import Memcached, begin_listing, lists
+from sfss.node.importing.memcached import Memcached, begin_listing
 from sfss.node.importing.peer import Peer, statistics, text
 from sfss.node.importing.source import Source, Unreadable, found
 
@@ -37,7 +38,7 @@ async def _find_out(kind: str, lister: Peer, reader: Peer) -> Source:
     refusal = b""
     if kind != "beansdb":
         head, whole = await begin_listing(lister)
-        if lists(head):
+        if listing.is_dump(head):
             meta = (await reader.ask(b"mn")).line == b"MN"
             count = figures.get(b"curr_items", b"")
             items = int(count) if count.isdigit() else None
@@ -46,7 +47,7 @@ async def _find_out(kind: str, lister: Peer, reader: Peer) -> Source:
     if kind != "memcached" and refusal in (b"", ERROR):
         root = await _root(reader)
         if root is not None:
-            return Beansdb(lister, reader, root, hashed=b"pointer_size" not in figures)  # which all of C's have
+            return Beansdb(lister, reader, root, hashed=listing.is_hashed(figures))
     raise ConfigError(f"{reader.name}, version {text(version[8:])}, doesn't list its keys: {_why_not(refusal)}")
 
 

@@ -1,12 +1,6 @@
 """memcached, or a node of ours, as a source.
 
-It is asked for ``lru_crawler metadump hash``, which walks the table of keys. ``all``, for an older one that doesn't
-know ``hash``, walks lists that items move along while they are read, and passes over those in use (in memcached's
-``crawler.c``: ``item_crawler_thread``). Of 200,000 items of memcached 1.6.18 that two clients went on reading, it left
-out 2,202, and another time 11,746, and told 11,490 twice; ``hash`` told each once.
-
-A crawler must not be kept waiting: stuck on its client for a second, it leaves off within what it sends, and later
-sends all of that again (``lru_crawler_write``).
+It is asked for its keys by ``lru_crawler metadump``: ``sfss/listing.py`` tells what is to be known of it.
 
 Items are read with ``mg``, which tells their TTL in the same moment and takes keys of any bytes; with ``get`` where
 ``mn`` isn't known.
@@ -17,41 +11,34 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from urllib.parse import unquote_to_bytes
 
+from sfss import listing
 from sfss.errors import Unavailable
-from sfss.node.importing.peer import MAX_LINE, Peer, spelled
+from sfss.node.importing.peer import Peer, spelled
 from sfss.node.importing.source import Entry, Item, Spool, found, misfit
 
 BUSY = 0.5  # seconds until a crawler that was busy is asked again
 CLOCKS = 2  # seconds by which two ways to say the same expiry may differ
 
-_LISTED = re.compile(rb"key=(\S+) exp=(-?\d{1,18})(?: |\Z)")
 _VALUE = re.compile(rb"VA \d+ f(\d+) t(-?\d+)((?: [WXZ])*)")
 _STALE = b"X"
-_END = b"END\r\n"
 
 
 async def begin_listing(peer: Peer) -> tuple[bytes, bool]:
     """Ask for the listing: what comes of it first, or its refusal; and whether it is a walk that leaves out nothing."""
     deadline = time.monotonic() + peer.patience
-    for walk in (b"hash", b"all"):
+    for walk in listing.WALKS:
         while True:
             peer.send(b"lru_crawler metadump %b\r\n" % walk)
             head = b""
             while b"\n" not in head:
                 head += await peer.receive()
-            if not head.startswith(b"BUSY") or time.monotonic() > deadline:
+            if not head.startswith(listing.BUSY) or time.monotonic() > deadline:
                 break
             await asyncio.sleep(BUSY)
-        if not head.startswith(b"BADCLASS"):
+        if not head.startswith(listing.NO_SUCH_WALK):
             break
-    return head, walk == b"hash"
-
-
-def lists(head: bytes) -> bool:
-    """Whether a listing begins so."""
-    return head.startswith((b"key=", _END))
+    return head, walk == listing.WALKS[0]
 
 
 class Memcached:
@@ -73,24 +60,20 @@ class Memcached:
     async def walk(self, spool: Spool) -> None:
         rest = self._head
         while True:
-            lines, newline, rest = rest.rpartition(b"\n")
-            lines += newline
-            if lines == _END or lines.endswith(b"\n" + _END):
-                spool.put(lines.removesuffix(_END))
+            lines, rest, ended = listing.whole_lines(rest)
+            spool.put(lines)
+            if ended:
                 spool.end()
                 return
-            spool.put(lines)
-            if len(rest) > MAX_LINE:
+            if len(rest) > listing.MAX_DUMP_LINE:
                 raise Unavailable(f"{self._lister.name} lists what is no item: {rest[:200]!r}")
             rest += await self._lister.receive()
 
     def entry(self, line: bytes) -> Entry:
-        """``key=<URL-encoded> exp=<seconds since the epoch, or -1> la=... cas=... fetch=... cls=... size=...``"""
-        listed = _LISTED.match(line)
-        if not listed:
+        told = listing.dumped(line)
+        if told is None:
             raise Unavailable(f"{self._lister.name} lists what is no item: {line[:200]!r}")
-        key = unquote_to_bytes(listed[1])
-        return Entry(key, key, max(int(listed[2]), 0))
+        return Entry(told.key, told.key, told.expiry)
 
     def ask(self, entries: list[Entry]) -> None:
         for entry in entries:

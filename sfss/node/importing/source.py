@@ -6,11 +6,9 @@ other. So a listing is never kept waiting, and isn't held in memory.
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from collections.abc import AsyncIterator
 from typing import NamedTuple, Protocol
 
+from sfss import spool
 from sfss.errors import Unavailable
 from sfss.memcache import CLIENT_ERROR, END, SERVER_ERROR
 from sfss.node.importing.peer import Peer, text
@@ -71,47 +69,11 @@ class Source(Protocol):
         """Hang up."""
 
 
-class Spool:
-    """Lines in, lines out, in their order: a pipe that takes any amount at once."""
+class Spool(spool.Spool):
+    """The pipe between a source's two connections."""
 
     def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115  (``close`` is there)
-        self._put = self._taken = 0
-        self._ended = False
-        self._more = asyncio.Event()
-
-    def put(self, lines: bytes) -> None:
-        """Add whole lines. Raises Unavailable if there is no room for them."""
-        try:
-            self._file.seek(self._put)
-            self._put += self._file.write(lines)
-        except OSError as error:
-            raise Unavailable(f"there is no room for the list of keys: {error.strerror}: {tempfile.gettempdir()}; have"
-                              " TMPDIR name another directory") from None  # fmt: skip
-        self._more.set()
-
-    def end(self) -> None:
-        """No more will come."""
-        self._ended = True
-        self._more.set()
-
-    async def batches(self) -> AsyncIterator[list[bytes]]:
-        """All lines, some at a time, without their ends."""
-        while True:
-            self._file.seek(self._taken)
-            lines, newline, _ = self._file.read(BATCH).rpartition(b"\n")
-            if newline:
-                self._taken += len(lines) + 1
-                yield lines.split(b"\n")
-            elif self._ended:
-                return
-            else:
-                self._more.clear()
-                await self._more.wait()
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
+        super().__init__(IN_MEMORY, BATCH)
 
 
 class Found(NamedTuple):
