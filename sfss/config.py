@@ -83,6 +83,14 @@ class Embedded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(Address("127.0.0.1", self.first_port + n, f"embedded-{n}") for n in range(self.nodes))
 
 
+class Repair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[repair]``: how fronts look after the copies behind what they serve."""
+
+    background: bool = True
+    interval: Annotated[float, Meta(ge=60, le=30 * 86400)] = 86400.0  # seconds
+    share: Annotated[float, Meta(gt=0, le=1)] = 0.1
+
+
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[limits]``: what is refused, and when a caller is given up."""
 
@@ -96,6 +104,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: Server = Server()
     storage: Storage = Storage()
     embedded: Embedded = Embedded()
+    repair: Repair = Repair()
     limits: Limits = Limits()
 
     @property

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from sfss import paths, record
+from sfss.cluster.background import Background
 from sfss.cluster.replication import Cluster, Token
 from sfss.errors import Damaged, NotFound, TooLarge, Unavailable
 from sfss.record import Header, Kind
@@ -62,8 +63,9 @@ Condition = Callable[[Info | None], None]
 class Files:
     """Files by path on a cluster. ``max_file_size`` in bytes."""
 
-    def __init__(self, cluster: Cluster, *, max_file_size: int) -> None:
+    def __init__(self, cluster: Cluster, *, max_file_size: int, background: Background | None = None) -> None:
         self._cluster = cluster
+        self._background = background
         self._max_file_size = max_file_size
         self._front = secrets.randbits(32)
         self._last_version = 0
@@ -157,6 +159,10 @@ class Files:
     def counts(self) -> dict[str, int]:
         """What happened to copies since the start: handed off, put right, found damaged ..."""
         return self._cluster.counts()
+
+    def repair(self) -> dict[str, object]:
+        """How many files lack a copy, and what repair in the background is at; empty where there is none."""
+        return self._background.status() if self._background is not None else {}
 
     # --- within ---
 

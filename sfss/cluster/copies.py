@@ -25,7 +25,6 @@ Decisions (``get_for_update``, ``put_if``) are made by the key's first owner alo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import weakref
@@ -35,6 +34,7 @@ from typing import Any, NamedTuple
 
 from sfss import record
 from sfss.backends.base import Backend
+from sfss.cluster.lacking import Lacking
 from sfss.cluster.latency import Latency
 from sfss.cluster.topology import Group, Place
 from sfss.errors import Damaged, NodeError, OutOfSpace, SfssError, TooLarge, Unavailable
@@ -72,6 +72,7 @@ class Copies:
 
     def __init__(self) -> None:
         self.counts = Counts()
+        self.lacking = Lacking()
         self._latencies: weakref.WeakKeyDictionary[Backend, Latency] = weakref.WeakKeyDictionary()
         self._behind: set[asyncio.Task[Any]] = set()  # what goes on behind answers
         self._mending: set[bytes] = set()
@@ -163,7 +164,10 @@ class Copies:
 
     def _mend(self, key: bytes, holder: Backend, newest: _Answer, lacking: Sequence[Backend]) -> None:
         """Behind the answer, write the newest version where it was seen to be missing, old or damaged."""
-        if key in self._mending or len(self._mending) >= MENDING:
+        if key in self._mending:
+            return
+        if len(self._mending) >= MENDING:
+            self.lacking.note(key)
             return
         self._mending.add(key)
         task = self.later(self._mend_now(key, holder, newest, lacking))
@@ -171,7 +175,7 @@ class Copies:
 
     async def _mend_now(self, key: bytes, holder: Backend, newest: _Answer, lacking: Sequence[Backend]) -> None:
         assert newest.header is not None
-        with contextlib.suppress(SfssError):  # the next read, or repair, will try again
+        try:
             data = newest.data if newest.data is not None else await holder.get(key)
             if data is None:
                 return
@@ -179,6 +183,8 @@ class Copies:
             for node in lacking:
                 if await put_newer(node, key, data, version):
                     self.counts.mended += 1
+        except SfssError:
+            self.lacking.note(key)
 
     def later(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task that is held on to, whoever awaits it or not."""
@@ -265,6 +271,7 @@ class _Spread:
         if not isinstance(error, NodeError | OutOfSpace | TooLarge):
             raise error
         self.failures.append(error)
+        self._copies.lacking.note(self._key)
         if (spare := next(self._spares, None)) is not None:
             self._copies.counts.handoffs += 1
             self._ask(spare)

@@ -16,6 +16,7 @@ import msgspec
 from sfss import record
 from sfss.backends.base import Backend
 from sfss.cluster.copies import Copies, put_newer
+from sfss.cluster.lacking import Lacking
 from sfss.cluster.topology import Place, Topology
 from sfss.errors import Damaged, NodeError, OutOfSpace, Unavailable
 from sfss.record import Header, Record
@@ -68,6 +69,11 @@ class Cluster:
     def topology(self) -> Topology:
         """Who keeps what, at this moment."""
         return self._topology
+
+    @property
+    def lacking(self) -> Lacking:
+        """The keys that are known to lack a copy."""
+        return self._copies.lacking
 
     async def change(self, topology: Topology) -> None:
         """From now on this one. What has begun ends with the nodes that it began with; those that it lacks go then."""

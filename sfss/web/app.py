@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from sfss.backends.base import Backend
 from sfss.backends.memcached import MemcachedNode
+from sfss.cluster.background import Background
 from sfss.cluster.replication import Cluster
 from sfss.cluster.topology import Quorum, Topology
 from sfss.config import Address, Settings
@@ -63,7 +64,15 @@ SERVER_OPTIONS: Mapping[str, Any] = {
 def create_app(settings: Settings) -> web.Application:
     """The service as an aiohttp application; its cluster connects when it starts and disconnects when it ends."""
     cluster = create_cluster(settings)
-    files = Files(cluster, max_file_size=settings.limits.max_file_size)
+    background = None
+    if settings.repair.background:
+        background = Background(
+            cluster,
+            interval=settings.repair.interval,
+            share=settings.repair.share,
+            tombstone_ttl=settings.storage.tombstone_ttl,
+        )
+    files = Files(cluster, max_file_size=settings.limits.max_file_size, background=background)
     status = StatusHandlers(files)
     in_flight = InFlight()
     app = web.Application(
@@ -75,7 +84,11 @@ def create_app(settings: Settings) -> web.Application:
 
     async def connected(_app: web.Application) -> AsyncIterator[None]:
         await cluster.start()
+        if background is not None:
+            background.start()
         yield
+        if background is not None:
+            await background.close()
         await cluster.close()
 
     app.cleanup_ctx.append(connected)

@@ -66,6 +66,9 @@ class StatusHandlers:
             "responses": {str(status): str(count) for status, count in sorted(self._responses.items())},
             "nodes": nodes,
             "copies": {name: str(count) for name, count in self._files.counts().items()},
+            "repair": {
+                name: value if isinstance(value, str) else str(value) for name, value in self._files.repair().items()
+            },
             "warnings": [
                 f"node {node} throws files away when it is full (memcached without -M): don't keep files there"
                 for node, state in nodes.items()

@@ -1,0 +1,65 @@
+"""Whose turn it is to repair, and what came of it: one small record among the nodes', which all fronts read and change.
+
+It is written under a condition, as a file is that two callers want to create, so that of several fronts one walks. That
+it is only one saves work and is not needed for safety: repairs may run side by side. So clocks that differ by some
+seconds do no harm, and a cluster whose nodes can't decide conditions is walked by several fronts at worst.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from sfss import record
+from sfss.cluster.replication import Cluster
+from sfss.errors import Damaged
+from sfss.record import Header, Kind
+
+KEY = b"#sfss/repair"  # what begins with #sfss/ is no file's, and walks pass over it
+_TRIES = 5  # of a change, while others change it too
+
+
+class State(msgspec.Struct, frozen=True):
+    """What the fronts agree on. Times in seconds since the epoch."""
+
+    holder: int = 0  # the front that walks, or walked last
+    until: float = 0.0  # it has said that it goes on before then; later it is gone
+    finished: float = 0.0  # the end of the last walk that came to the end
+    well: bool = False  # whether all was as it should be then
+    under_replicated: int = 0  # files that lacked a copy then
+    damaged: int = 0  # files of which no sound copy was left then
+    paused_until: float = 0.0  # nobody is to walk before then
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(State)
+
+
+async def read(cluster: Cluster) -> State:
+    """What is agreed on; the defaults if nothing is. Raises Unavailable."""
+    try:
+        found = await cluster.get(KEY)
+        return State() if found is None else _decoder.decode(found.payload)
+    except (Damaged, msgspec.DecodeError):  # it is no great loss
+        return State()
+
+
+async def change(cluster: Cluster, front: int, make: Callable[[State], State | None]) -> State | None:
+    """Put what ``make`` makes of the state in its place; None if it makes None of it. Raises Unavailable."""
+    for _ in range(_TRIES):
+        there, token = await cluster.get_for_update(KEY)
+        new = make(await read(cluster))
+        if new is None:
+            return None
+        if await cluster.put_if(KEY, _record(new, front, there), token):
+            return new
+    return None
+
+
+def _record(state: State, front: int, there: Header | None) -> bytes:
+    payload = _encoder.encode(state)
+    version = max(time.time_ns() // 1000, there.version + 1 if there is not None else 0)
+    header = Header(Kind.FILE, version, front, len(payload), b"", len(payload), record.payload_checksum(payload))
+    return record.encode(header, payload)

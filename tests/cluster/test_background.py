@@ -1,0 +1,156 @@
+"""Repair behind a front: what was noted comes home by itself, and one front of several walks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sfss.cluster import background, lease
+from sfss.cluster.background import Background
+from sfss.cluster.lacking import Lacking
+from sfss.cluster.lease import State
+from sfss.cluster.replication import Cluster
+from tests.cluster.test_copies import QUICK, SAFE, Farm, found, until, version
+
+DAY = 86400
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "LOOK", 0.05)
+    monkeypatch.setattr(background, "HEAL", 0.02)
+    monkeypatch.setattr(background, "LEASE", 0.5)
+    monkeypatch.setattr(background, "AGAIN", 0.2)
+
+
+@pytest.fixture(params=[SAFE, QUICK], ids=["3 copies, 2 and 2", "2 copies, 1 and 1"])
+async def farm(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Farm]:
+    farm = Farm(tmp_path, request.param)
+    await farm.start()
+    await farm.cluster.start()
+    yield farm
+    await farm.cluster.close()
+    await farm.stop(*list(farm.servers))
+
+
+@contextlib.asynccontextmanager
+async def looked_after(cluster: Cluster, interval: float = DAY) -> AsyncIterator[Background]:
+    repairer = Background(cluster, interval=interval, share=1.0, tombstone_ttl=DAY)
+    repairer.start()
+    try:
+        yield repairer
+    finally:
+        await repairer.close()
+
+
+@contextlib.asynccontextmanager
+async def another_front(farm: Farm) -> AsyncIterator[Cluster]:
+    cluster = farm.new_cluster()
+    await cluster.start()
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
+
+
+async def never_walk(cluster: Cluster) -> None:
+    await lease.change(cluster, 1, lambda state: msgspec.structs.replace(state, paused_until=time.time() + DAY))
+
+
+async def test_what_an_owner_that_was_away_lacks_is_brought_to_it_when_it_is_back(farm: Farm) -> None:
+    keys = [b"/background/%d" % number for number in range(40)]
+    await never_walk(farm.cluster)
+    async with looked_after(farm.cluster) as repairer:
+        away = farm.names[0]
+        await farm.stop(away)
+        await farm.settled(away=1)
+        for number, key in enumerate(keys, 1):
+            assert await farm.cluster.put(key, version(number))
+        concerned = [key for key in keys if away in farm.owners(key)[: farm.quorum.copies]]
+        assert concerned
+        await until(lambda: len(farm.cluster.lacking) >= len(concerned))
+        await farm.start(away)
+        await until(lambda: repairer.status()["under_replicated"] == 0)
+        for key in keys:
+            assert set(farm.versions(key)) == set(farm.owners(key)[: farm.quorum.copies])
+
+
+async def test_a_walk_finds_what_nobody_has_noted(farm: Farm) -> None:
+    keys = [b"/background/%d" % number for number in range(40)]
+    for number, key in enumerate(keys, 1):
+        assert await farm.cluster.put(key, version(number))
+        await until(lambda key=key: len(farm.versions(key)) == farm.quorum.copies)  # type: ignore[misc]
+    async with another_front(farm) as cluster:  # which has noted nothing
+        for key in keys:
+            store = farm.nodes[farm.owners(key)[0]].store
+            head = store.claim(key)
+            assert head is not None
+            store.remove(key, head)
+        async with looked_after(cluster) as repairer:
+            await until(lambda: repairer.status()["finished"])
+            assert repairer.status()["under_replicated"] == 0
+        for key in keys:
+            assert set(farm.versions(key)) == set(farm.owners(key)[: farm.quorum.copies])
+
+
+async def test_of_several_fronts_one_walks_and_all_know_of_it(farm: Farm) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        fronts = [farm.cluster, *[await stack.enter_async_context(another_front(farm)) for _ in range(2)]]
+        repairers = [await stack.enter_async_context(looked_after(front)) for front in fronts]
+        await until(lambda: all(repairer.status()["finished"] for repairer in repairers))
+        await asyncio.sleep(0.3)
+        finished = {repairer.status()["finished"] for repairer in repairers}
+        assert len(finished) == 1
+        assert {repairer.status()["state"] for repairer in repairers} == {"resting"}
+
+
+async def test_when_the_front_that_walks_is_gone_another_one_takes_over(farm: Farm) -> None:
+    def by_somebody(state: State) -> State:
+        return msgspec.structs.replace(state, holder=12345, until=time.time() + 0.4)
+
+    assert await lease.change(farm.cluster, 12345, by_somebody)
+    async with looked_after(farm.cluster) as repairer:
+        await until(lambda: repairer.status()["state"] == "another front walks")
+        await until(lambda: repairer.status()["finished"])
+
+
+async def test_while_it_is_paused_nobody_walks(farm: Farm) -> None:
+    await never_walk(farm.cluster)
+    async with looked_after(farm.cluster) as repairer:
+        await until(lambda: repairer.status()["state"] == "paused")
+        await asyncio.sleep(0.3)
+        assert not repairer.status()["finished"]
+        await lease.change(farm.cluster, 1, lambda state: msgspec.structs.replace(state, paused_until=0.0))
+        await until(lambda: repairer.status()["finished"])
+
+
+async def test_what_is_kept_for_the_fronts_is_no_file_and_no_repairs_business(farm: Farm) -> None:
+    async with looked_after(farm.cluster) as repairer:
+        await until(lambda: repairer.status()["finished"])
+        state = await lease.read(farm.cluster)
+        assert state.well
+        assert state.under_replicated == 0
+        assert await found(farm.cluster, b"/#sfss/repair") is None
+
+
+def test_what_lacks_is_noted_up_to_a_bound_and_taken_in_turn() -> None:
+    lacking = Lacking(limit=3)
+    for key in (b"a", b"b", b"a", b"c"):
+        lacking.note(key)
+    assert (len(lacking), lacking.overflown) == (3, False)
+    lacking.note(b"d")
+    assert (len(lacking), lacking.overflown) == (3, True)
+    assert lacking.take(1, lambda key: key != b"a") == [b"b"]
+    assert len(lacking) == 3
+    lacking.done(b"b", still_lacks=False)
+    assert sorted(lacking.take(5, lambda key: True)) == [b"a", b"c"]
+    lacking.done(b"a", still_lacks=True)
+    lacking.done(b"c", still_lacks=False)
+    assert len(lacking) == 1
+    assert lacking.take(5, lambda key: True) == [b"a"]
