@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import time
 from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import NamedTuple
 
@@ -232,7 +231,7 @@ class Files:
 
     def _next_version(self) -> int:
         """Microseconds since the epoch, made monotonic: a clock that is set back doesn't make new writes old."""
-        self._last_version = max(self._last_version + 1, time.time_ns() // 1000)
+        self._last_version = max(self._last_version + 1, self._cluster.now())
         return self._last_version
 
 

@@ -55,6 +55,10 @@ class Backend(Protocol):
         """What the node can do; None before it was first connected to."""
 
     @property
+    def epoch(self) -> float | None:
+        """What the node's clock showed, in seconds, when ``time.monotonic`` was 0 here; to a second, if it is known."""
+
+    @property
     def away(self) -> str | None:
         """Why the node can't be used now, in words; None if it can."""
 

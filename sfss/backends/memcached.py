@@ -79,6 +79,7 @@ class MemcachedNode:
     ) -> None:
         self.address = address
         self.capabilities: Capabilities | None = None
+        self.epoch: float | None = None
         self._name = str(address)
         self._largest_value = largest_value
         self._connect_timeout = connect_timeout
@@ -291,6 +292,8 @@ class MemcachedNode:
         # One after the other: who is refused is hung up on, and what else is in flight would hide the reason.
         version_reply = self._checked(await connection.call(_is_version, 0, command, b"version"))
         stats = self._checked(await connection.call(_is_stats, 0, command, b"stats")).stats
+        told = _number(stats, b"time", 0)
+        self.epoch = told + 0.5 - time.monotonic() if told else None  # it tells the second that has begun
         version = version_reply.line.removeprefix(VERSION).strip().decode(errors="replace")
         if version.endswith(OUR_MARK):
             return Capabilities(

@@ -15,6 +15,7 @@ import msgspec
 
 from sfss import record
 from sfss.backends.base import Backend
+from sfss.cluster.clock import Clock
 from sfss.cluster.copies import Copies, put_newer
 from sfss.cluster.lacking import Lacking
 from sfss.cluster.topology import Place, Topology
@@ -49,6 +50,7 @@ class Cluster:
         """``tombstone_ttl``: seconds for which it is kept in mind that a file was deleted, at least."""
         self._topology = topology
         self._copies = Copies()
+        self._clock = Clock(lambda: self._nodes)
         self._tombstone_ttl = tombstone_ttl
         self._parting: set[asyncio.Task[None]] = set()
 
@@ -84,6 +86,10 @@ class Cluster:
             task = asyncio.create_task(_part_with(node))
             self._parting.add(task)
             task.add_done_callback(self._parting.discard)
+
+    def now(self) -> int:
+        """The time for a new version, in microseconds since the epoch."""
+        return self._clock.now()
 
     async def get(self, key: bytes) -> Record | None:
         """The record, checked; None if there is none for sure. Raises Damaged, Unavailable."""

@@ -1,0 +1,63 @@
+"""Versions go by the nodes' clocks where this machine's is far off."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, NamedTuple, cast
+
+import pytest
+
+from sfss.backends.memcached import MemcachedNode
+from sfss.cluster.clock import Clock
+from sfss.config import parse_address
+from tests.conftest import Nodes
+
+HOUR = 3600.0
+
+
+class Node(NamedTuple):
+    """As much of a node as a clock sees."""
+
+    epoch: float | None
+
+
+def clock(*ahead: float | None) -> Clock:
+    """By nodes whose clocks are so many seconds ahead of ours."""
+    epoch = time.time() - time.monotonic()
+    return Clock(lambda: cast(Any, [Node(None if off is None else epoch + off) for off in ahead]))
+
+
+@pytest.mark.parametrize(
+    ("ahead", "off"),
+    [
+        ([], 0.0),
+        ([None, None], 0.0),
+        ([1.0, -1.0, 2.0], 0.0),  # ours is as good as theirs
+        ([HOUR, HOUR, HOUR], HOUR),
+        ([-HOUR], -HOUR),
+        ([HOUR, 0.0, 0.0], 0.0),  # a node's clock may be wrong, too
+        ([HOUR, None, HOUR], HOUR),
+    ],
+)
+def test_it_is_ours_unless_it_is_far_from_the_median_of_the_nodes(ahead: list[float | None], off: float) -> None:
+    assert clock(*ahead).now() / 1e6 == pytest.approx(time.time() + off, abs=0.5)
+
+
+def test_a_clock_that_is_off_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        off = clock(HOUR)
+        off.now()
+        off.now()
+    assert [record.getMessage() for record in caplog.records] == [
+        "this machine's clock is 3600 s behind the nodes': versions go by theirs. Set the clock"
+    ]
+
+
+async def test_real_nodes_tell_their_time(nodes: Nodes) -> None:
+    node = MemcachedNode(parse_address(nodes[0]), largest_value=1000)
+    assert node.epoch is None
+    await node.start()
+    assert node.epoch is not None
+    assert node.epoch + time.monotonic() == pytest.approx(time.time(), abs=2)
+    await node.close()
