@@ -59,6 +59,10 @@ class Backend(Protocol):
         """What the node's clock showed, in seconds, when ``time.monotonic`` was 0 here; to a second, if it is known."""
 
     @property
+    def since(self) -> float | None:
+        """When the present connection to it was made, by ``time.monotonic``; None while it is away."""
+
+    @property
     def away(self) -> str | None:
         """Why the node can't be used now, in words; None if it can."""
 

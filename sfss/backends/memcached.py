@@ -80,6 +80,7 @@ class MemcachedNode:
         self.address = address
         self.capabilities: Capabilities | None = None
         self.epoch: float | None = None
+        self.since: float | None = None
         self._name = str(address)
         self._largest_value = largest_value
         self._connect_timeout = connect_timeout
@@ -237,15 +238,15 @@ class MemcachedNode:
             else:
                 self._note_here()
                 self._connection = connection
-                since = loop.time()
+                self.since = since = time.monotonic()
                 tried.set()
                 try:
                     await connection.lost
                 finally:
-                    self._connection = None
+                    self._connection = self.since = None
                     connection.drop(NodeBroken, STOPPING)
                 self._note_away(connection.why or "the connection ended")
-                if loop.time() - since > self._retry_after:  # it held: not a node that hangs up on everybody
+                if time.monotonic() - since > self._retry_after:  # it held: not a node that hangs up on everybody
                     pause = FIRST_RETRY
                     continue
             await asyncio.sleep(pause * random.uniform(0.75, 1.0))  # so that many fronts don't knock in step

@@ -28,6 +28,7 @@ from sfss.cluster.summary import Summary
 from sfss.cluster.topology import Topology
 from sfss.cluster.turn import Turn
 from sfss.cluster.walk import UNKNOWN, Told, Walk
+from sfss.cluster.wholeness import mark, missing_marks
 from sfss.errors import Unavailable
 
 log = logging.getLogger("sfss.repair")
@@ -52,6 +53,7 @@ class Background:
         self._tombstone_ttl = tombstone_ttl
         self._front = secrets.randbits(32)
         self._state = State()
+        self._urgent = False  # not to be left until the interval is over
         self._walking: Repair | None = None
         self._copies_written = 0  # but for those of the walk that goes on
         self._tasks: Sequence[asyncio.Task[None]] = ()
@@ -138,7 +140,10 @@ class Background:
         if topology.quorum.copies == 1:
             return
         self._state = await lease.read(self._cluster)
-        if not self._is_time(self._state) or any(node.away for node in topology.nodes.values()):
+        if any(node.away for node in topology.nodes.values()):
+            return
+        self._urgent = self._lacking.overflown or bool(await missing_marks(topology.nodes.values()))
+        if not self._is_time(self._state):
             return
         claimed = await lease.change(self._cluster, self._front, self._claim)
         if claimed is not None:
@@ -149,7 +154,7 @@ class Background:
         now = time.time()
         if state.paused_until > now or (state.until > now and state.holder != self._front):
             return False
-        return self._lacking.overflown or now - state.finished > (self._interval if state.well else AGAIN)
+        return self._urgent or now - state.finished > (self._interval if state.well else AGAIN)
 
     def _claim(self, state: State) -> State | None:
         if not self._is_time(state):
@@ -159,6 +164,7 @@ class Background:
     async def _walk(self, topology: Topology) -> None:
         """Until all is walked over, or the nodes have changed, or another front has taken it over."""
         self._lacking.overflown = False
+        began = time.monotonic()
         self._walking = Repair(topology, tombstone_ttl=self._tombstone_ttl, share=self._share)
         running = asyncio.create_task(self._walking.run())
         try:
@@ -166,7 +172,10 @@ class Background:
                 if self._cluster.topology is not topology or not await self._holds_on(self._walking):
                     break
             if running.done():
-                await self._finish(running.result())
+                summary = running.result()
+                if summary.lacks_nothing:
+                    await mark(topology.nodes.values(), began)
+                await self._finish(summary)
         finally:
             running.cancel()
             await asyncio.wait([running])

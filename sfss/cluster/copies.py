@@ -37,6 +37,7 @@ from sfss.backends.base import Backend
 from sfss.cluster.lacking import Lacking
 from sfss.cluster.latency import Latency
 from sfss.cluster.topology import Group, Place
+from sfss.cluster.wholeness import Wholeness
 from sfss.errors import Damaged, NodeError, OutOfSpace, SfssError, TooLarge, Unavailable
 from sfss.record import Header, Kind
 
@@ -65,6 +66,7 @@ class _Answer(NamedTuple):
     header: Header | None
     data: bytes | None  # the record, if it was asked for whole
     damaged: bool = False  # its header is sound, its payload is not
+    void: bool = False  # it has none, and that says nothing: it has lost what it had
 
 
 class Copies:
@@ -73,6 +75,7 @@ class Copies:
     def __init__(self) -> None:
         self.counts = Counts()
         self.lacking = Lacking()
+        self.wholeness = Wholeness()
         self._latencies: weakref.WeakKeyDictionary[Backend, Latency] = weakref.WeakKeyDictionary()
         self._behind: set[asyncio.Task[Any]] = set()  # what goes on behind answers
         self._mending: set[bytes] = set()
@@ -137,19 +140,25 @@ class Copies:
             self.later(self._compare(key, place))
         if newest is None or newest.header is None:
             return None
-        if lacking := search.lacking(newest):
-            holders = search.holders(newest)
-            if place.quorum.sees_all and not _suffices(place, holders, place.quorum.seen):
-                await self._bring_home(key, place, holders, newest.data)
-                self.counts.mended += 1
-            else:
-                self._mend(key, holders[0], newest, lacking)
+        holders, lacking = search.holders(newest), search.lacking(newest)
+        if lacking and place.quorum.sees_all and not _suffices(place, holders, place.quorum.seen):
+            await self._bring_home(key, place, holders, newest.data)
+            self.counts.mended += 1
+        elif search.is_waiting:
+            self.later(self._mend_lacking(key, search))
+        elif lacking:
+            self._mend(key, holders[0], newest, lacking)
         return newest.header, newest.data
 
     async def _compare(self, key: bytes, place: Place) -> None:
         """Behind an answer, look whether one of the other nodes has a newer version, or an owner none."""
         search = _Search(self, key, place, whole=False)
-        newest = await search.ask_everybody()
+        search.ask_everybody()
+        await self._mend_lacking(key, search)
+
+    async def _mend_lacking(self, key: bytes, search: _Search) -> None:
+        """Behind an answer, hear the nodes that were asked and have not answered, and put right what is seen."""
+        newest = await search.hear_the_rest()
         if newest is not None and (lacking := search.lacking(newest)):
             self._mend(key, search.holders(newest)[0], newest, lacking)
 
@@ -319,13 +328,21 @@ class _Search:
             if not await self._wait():
                 raise self._why_not()
 
-    async def ask_everybody(self) -> _Answer | None:
-        """The newest of the answers of all nodes that are here."""
+    def ask_everybody(self) -> None:
+        """Ask all nodes for the header."""
         while self._ask_next(whole=False):
             pass
+
+    async def hear_the_rest(self) -> _Answer | None:
+        """The newest answer, when all have answered that were asked."""
         while self._asked:
             await self._wait()
         return self._newest()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nodes have been asked that have not answered."""
+        return bool(self._asked)
 
     def holders(self, newest: _Answer) -> list[Backend]:
         """Who has this version, the one that it came from first."""
@@ -362,7 +379,7 @@ class _Search:
         data = await (node.get(self._key) if whole else node.head(self._key))
         self._copies.latency(node).saw(clock() - began)
         if data is None:
-            return _Answer(None, None)
+            return _Answer(None, None, void=not await self._copies.wholeness.believes(node, self._place))
         header = record.decode_header(data)[0]
         if whole:
             try:
@@ -434,21 +451,28 @@ class _Search:
         newest = self._newest()
         if newest is None or newest.header is None or newest.header.kind == Kind.TOMBSTONE:
             return False
-        return _suffices(self._place, self.answers, self._place.quorum.read)
+        return _suffices(self._place, self._heard(), self._place.quorum.read)
 
     def _is_not_there(self) -> bool:
         newest = self._newest()
         if newest is not None and newest.header is not None and newest.header.kind != Kind.TOMBSTONE:
             return False
-        silent = [[node not in self.answers for node in _counting(self._place, group)] for group in self._place.groups]
+        heard = self._heard()
+        silent = [[node not in heard for node in _counting(self._place, group)] for group in self._place.groups]
         return all(sum(group) < self._place.quorum.write for group in silent)
+
+    def _heard(self) -> Sequence[Backend]:
+        """Those whose answers count."""
+        return [node for node, answer in self.answers.items() if not answer.void]
 
     def _why_not(self) -> SfssError:
         if self._failures and all(isinstance(error, Damaged) for error in self._failures):
             return self._failures[0]
+        void = [node.address for node, answer in self.answers.items() if answer.void]
+        emptied = [f"node {address} has lost what it had: run sfss repair" for address in void]
         return Unavailable(
-            f"of the nodes that may have it {len(self.answers)} answered, too few to be sure: "
-            f"{'; '.join(map(str, self._failures))}"
+            f"of the nodes that may have it {len(self._heard())} answered, too few to be sure: "
+            f"{'; '.join([*map(str, self._failures), *emptied])}"
         )
 
 

@@ -53,6 +53,7 @@ class Place(NamedTuple):
     groups: Sequence[Group]  # the new ring's first; one only, unless the key moves
     owners: Sequence[Backend]
     spares: Sequence[Backend]
+    joining: Sequence[Backend]  # the nodes, of all keys, that are being filled
 
     @property
     def deciders(self) -> Sequence[Backend]:
@@ -75,6 +76,7 @@ class Topology:
         staying, joining, leaving = list(nodes), list(joining), list(leaving)
         self.nodes: Mapping[str, Backend] = {node.address.name: node for node in (*staying, *joining, *leaving)}
         self.quorum = quorum
+        self.joining: Sequence[Backend] = joining
         self.leaving: Sequence[Backend] = leaving
         count = 1 if quorum.copies == 1 else quorum.copies + SPARES
         self._ring = Ring([node.address.name for node in (*staying, *joining)], count)
@@ -107,4 +109,4 @@ class Topology:
             groups = groups[:1]  # only the spares differ, and they don't count
         owners = list(dict.fromkeys(node for group in groups for node in group.owners))
         spares = dict.fromkeys(node for group in groups for node in group.spares if node not in owners)
-        return Place(self.quorum, groups, owners, list(spares))
+        return Place(self.quorum, groups, owners, list(spares), self.joining)

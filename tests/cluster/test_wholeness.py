@@ -1,0 +1,121 @@
+"""A node that has lost what it had is not believed when it says that there is none, until repair has filled it."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sfss.cluster import wholeness
+from sfss.cluster.repair import Repair
+from sfss.errors import Unavailable
+from tests.cluster.test_copies import SAFE, Farm, found, until, version
+
+
+@pytest.fixture
+async def farm(tmp_path: Path) -> AsyncIterator[Farm]:
+    farm = Farm(tmp_path, SAFE)
+    await farm.start()
+    await farm.cluster.start()
+    yield farm
+    await farm.cluster.close()
+    await farm.stop(*list(farm.servers))
+
+
+@pytest.fixture
+def key() -> bytes:
+    return b"/whole/" + secrets.token_hex(8).encode()
+
+
+async def repair(farm: Farm) -> None:
+    began = time.monotonic()
+    summary = await Repair(farm.cluster.topology, tombstone_ttl=86400).run()
+    assert summary.lacks_nothing
+    await wholeness.mark(farm.cluster.topology.nodes.values(), began)
+
+
+async def empty(farm: Farm, name: str) -> None:
+    await farm.stop(name)
+    shutil.rmtree(farm.directory / name.rpartition(":")[2])
+    await farm.settled(away=1)
+    await farm.start(name)
+    await farm.settled()
+
+
+async def leave_on_two(farm: Farm, key: bytes, number: int) -> None:
+    """A version that the first two owners have acknowledged, and the third one has missed."""
+    owners = farm.owners(key)[:3]
+    assert await farm.cluster.put(key, version(number))
+    await until(lambda: all(name in farm.versions(key) for name in owners))
+    for name in owners[:2]:
+        farm.leave(name, key, version(number + 1))
+
+
+async def test_what_it_had_acknowledged_with_one_other_is_found_all_the_same(farm: Farm, key: bytes) -> None:
+    await repair(farm)
+    await leave_on_two(farm, key, 1)
+    await empty(farm, farm.owners(key)[0])
+    for _ in range(20):
+        assert await found(farm.cluster, key) == 2
+
+
+async def test_no_404_is_said_on_its_word(farm: Farm, key: bytes) -> None:
+    owners = farm.owners(key)[:3]
+    await repair(farm)
+    for name in owners[:2]:  # of which the third one knows nothing
+        farm.leave(name, key, version(1))
+    await empty(farm, owners[0])
+    await farm.stop(owners[1])
+    await farm.settled(away=1)
+    with pytest.raises(Unavailable, match=f"node {owners[0]} has lost what it had: run sfss repair"):
+        await found(farm.cluster, key)
+    await farm.start(owners[1])
+    await farm.settled()
+    assert await found(farm.cluster, key) == 1
+
+
+async def test_when_repair_has_filled_it_it_is_believed_again(farm: Farm, key: bytes) -> None:
+    await repair(farm)
+    await leave_on_two(farm, key, 1)
+    owners = farm.owners(key)[:3]
+    await empty(farm, owners[0])
+    await repair(farm)
+    assert await found(farm.cluster, key) == 2
+    await farm.stop(owners[1])
+    await farm.settled(away=1)
+    assert await found(farm.cluster, key) == 2
+    assert await farm.cluster.get(b"/whole/never" + key) is None
+
+
+async def test_in_a_cluster_that_is_new_all_are_believed(farm: Farm, key: bytes) -> None:
+    assert await farm.cluster.get(key) is None
+    name = farm.owners(key)[0]
+    await empty(farm, name)
+    assert await farm.cluster.get(key) is None
+
+
+async def test_a_node_that_came_anew_during_the_repair_is_not_marked(farm: Farm) -> None:
+    began = time.monotonic()
+    name = farm.names[0]
+    await empty(farm, name)
+    with contextlib.suppress(Unavailable):
+        await wholeness.mark(farm.cluster.topology.nodes.values(), began)
+    missing = await wholeness.missing_marks(farm.cluster.topology.nodes.values())
+    assert [node.address.name for node in missing] == [name]
+
+
+async def test_fronts_learn_of_marks_that_are_set_while_they_are_connected(
+    farm: Farm, key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wholeness, "_AGAIN", 0.0)
+    assert await farm.cluster.get(key) is None  # nobody has one
+    await repair(farm)
+    for name in farm.owners(key)[:2]:
+        farm.leave(name, key, version(1))
+    await empty(farm, farm.owners(key)[0])
+    assert await found(farm.cluster, key) == 1
