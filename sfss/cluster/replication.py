@@ -145,22 +145,15 @@ class Cluster:
         go when repair has seen that they are everywhere.
         """
         place = self._topology.place(key)
-        if (node := _only(place)) is None:
+        if place.quorum.copies > 1:
             return await self._copies.put(key, tombstone, place)
-        if node.capabilities and not node.capabilities.ttl:
-            await node.delete(key)
-            return True
-        try:
-            return await node.set(key, tombstone, self._tombstone_ttl)
-        except OutOfSpace:  # to delete must be possible just then; what is given up is the memory of it
-            await node.delete(key)
-            return True
+        return all([await self._bury(node, key, tombstone) for node in place.owners])
 
     async def delete_if(self, key: bytes, tombstone: bytes, token: Token) -> bool:
         """As ``delete``, if the state is still the token's; False if it isn't."""
         if not token.is_guarded:
             return await self.delete(key, tombstone)
-        return await self._put_if(key, tombstone, token, self._tombstone_ttl if _only(token.place) else 0)
+        return await self._put_if(key, tombstone, token, self._tombstone_ttl if token.place.quorum.copies == 1 else 0)
 
     def counts(self) -> dict[str, int]:
         """What happened to copies since the start."""
@@ -194,6 +187,17 @@ class Cluster:
     @property
     def _nodes(self) -> list[Backend]:
         return list(self._topology.nodes.values())
+
+    async def _bury(self, node: Backend, key: bytes, tombstone: bytes) -> bool:
+        """Put a tombstone in the place of a single copy; it goes by itself."""
+        if node.capabilities and not node.capabilities.ttl:
+            await node.delete(key)
+            return True
+        try:
+            return await node.set(key, tombstone, self._tombstone_ttl)
+        except OutOfSpace:  # to delete must be possible just then; what is given up is the memory of it
+            await node.delete(key)
+            return True
 
     async def _state(self, node: Backend, key: bytes, place: Place) -> tuple[Header | None, int | Guard]:
         """What the node decides by: the newest version that there is, which it is given first if it hasn't got it."""

@@ -234,3 +234,23 @@ async def test_the_mark_of_a_single_copys_deletion_goes_by_itself(growth: Growth
         head = growth.servers[f"node{holder}"].store.head(key)
         assert head is not None
         assert head.expiry - growth.servers[f"node{holder}"].store.clock() == pytest.approx(86400, abs=3)
+
+
+async def test_what_deletions_of_a_moving_single_copy_leave_goes_by_itself_too(growth: Growth) -> None:
+    if growth.quorum != ONE_COPY:
+        return
+    async with growth.front("012", joining="3") as both:
+        for conditional in (False, True):
+            key = growth.moving_key()
+            assert await both.put(key, version(1))
+            if conditional:
+                _, token = await both.get_for_update(key)
+                assert await both.delete_if(key, version(2, Kind.TOMBSTONE), token)
+            else:
+                assert await both.delete(key, version(2, Kind.TOMBSTONE))
+            holders = growth.holders(key)
+            assert len(holders) == 2
+            for number in holders:
+                head = growth.servers[f"node{number}"].store.head(key)
+                assert head is not None
+                assert head.expiry
