@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 import sfss
-from sfss import config
+from sfss import config, healing
 from sfss.config import Settings
 from sfss.errors import ConfigError
 from sfss.node import maintenance
@@ -43,6 +43,7 @@ examples:
   sfss node backup --data /srv/sfss /mnt/b1     a copy of what it holds, while it serves
   sfss node import cache:11211                  what a memcached or Beansdb holds, to the node on 127.0.0.1:7900
   sfss status                                   what the nodes of a running service say
+  sfss repair                                   bring every copy of every file where it belongs
 """
 
 NODE_EXAMPLES = """\
@@ -123,6 +124,10 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print /status?format=full as it is")
     status.set_defaults(run=_status)
 
+    for healing_command in healing.add_commands(commands):
+        _add_config(healing_command)
+        healing_command.set_defaults(run=_heal)
+
     about_settings = commands.add_parser("config", help="check settings").add_subparsers(required=True, metavar="check")
     check = about_settings.add_parser("check", help="say what is wrong with the settings, or show what they come to")
     _add_settings(check)
@@ -131,11 +136,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    parser.add_argument("--host", default=argparse.SUPPRESS, help="server.host (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=argparse.SUPPRESS, help="server.port (default: 8255)")
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
     # SUPPRESS: an option that stands before the command isn't undone by its default behind it.
     parser.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS,
                         help="settings in TOML, see conf/sfss.toml (default: $SFSS_CONFIG, or none)")  # fmt: skip
-    parser.add_argument("--host", default=argparse.SUPPRESS, help="server.host (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=argparse.SUPPRESS, help="server.port (default: 8255)")
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -287,6 +296,13 @@ def _check(options: argparse.Namespace) -> int:
         print()
     print(f"# good: files go to {', '.join(map(str, settings.nodes))}")
     return 0
+
+
+def _heal(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    from sfss.web.app import create_cluster
+
+    return healing.run(options, settings, lambda: create_cluster(settings))
 
 
 def _status(options: argparse.Namespace) -> int:

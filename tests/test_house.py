@@ -18,7 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-GROUND = ("sfss.errors", "sfss.config", "sfss.paths", "sfss.record", "sfss.memcache", "sfss.scan")
+GROUND = ("sfss.errors", "sfss.config", "sfss.paths", "sfss.record", "sfss.memcache", "sfss.scan", "sfss.listing",
+          "sfss.spool")  # fmt: skip
 
 
 class Floor(NamedTuple):
@@ -48,6 +49,7 @@ FLOORS = {
     ),
     "sfss.node": Floor("the node and the front share the ground floor, nothing else", ("sfss", *GROUND, "sfss.node")),
     "sfss.supervisor": Floor("the supervisor starts nodes as processes: it imports neither end", GROUND),
+    "sfss.healing": Floor("the commands of repair are words about the cluster", (*GROUND, "sfss.cluster")),
     "sfss.cli": Floor("the command line wires everything", ("sfss", "sfss.*")),
     "sfss.__main__": Floor("python -m sfss is the command line", ("sfss.cli",)),
     "sfss": Floor("sfss itself is its version", ()),

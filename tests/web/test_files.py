@@ -14,6 +14,7 @@ import pytest
 from multidict import CIMultiDict
 from yarl import URL
 
+from sfss.paths import key_of
 from tests.conftest import Client, Nodes, StartFront
 from tests.servers import HOST, memcached
 
@@ -318,18 +319,29 @@ class TestDeleting:
         assert (await read(front, path))[0] == 404
         await problem(await front.delete(url(path), headers={"If-Match": "*"}), 404)
 
-    async def test_after_a_conditional_delete_a_creator_may_create(self, front: Client, path: str) -> None:
+    @pytest.mark.parametrize("condition", [{}, {"If-Match": "*"}])
+    async def test_the_mark_of_a_deletion_goes_by_itself_but_not_what_is_created_in_its_place(
+        self, front: Client, nodes: Nodes, path: str, condition: dict[str, str]
+    ) -> None:
         await put(front, path)
-        await front.delete(url(path), headers={"If-Match": "*"})
+        assert (await front.delete(url(path), headers=condition)).status == 204
+        assert [seconds for seconds in await lifetimes(nodes, path) if 86_000 < seconds <= 86_400]
+        await problem(await front.delete(url(path)), 404)
         assert (await put(front, path, b"new", {"If-None-Match": "*"})).status == 200
-        await asyncio.sleep(2.1)  # the mark of the delete would have expired by now, and must not take the file along
+        assert await lifetimes(nodes, path) == [-1]
         assert await read(front, path) == (200, b"new")
 
-    async def test_the_mark_of_a_conditional_delete_goes_away(self, front: Client, path: str) -> None:
-        await put(front, path)
-        await front.delete(url(path), headers={"If-Match": "*"})
-        await asyncio.sleep(2.1)
-        await problem(await front.delete(url(path)), 404)
+
+async def lifetimes(nodes: Nodes, path: str) -> list[int]:
+    """For how many seconds each node that has something there will have it yet; -1 for good."""
+    found = []
+    for node in nodes:
+        reader, writer = await asyncio.open_connection(*node.split(":"))
+        writer.write(b"mg %b t\r\n" % key_of(path))
+        if (line := await reader.readline()).startswith(b"HD t"):
+            found.append(int(line[4:]))
+        writer.close()
+    return found
 
 
 class TestPaths:

@@ -7,6 +7,10 @@ import random
 
 import pytest
 
+from sfss.cluster import background
+
+SHORT, LONG = 2.0, 240.0  # seconds of disturbances; SFSS_FAULTS_SECONDS for others
+
 
 @pytest.fixture
 def seed() -> str:
@@ -14,3 +18,18 @@ def seed() -> str:
     chosen = os.environ.get("SFSS_FAULTS_SEED") or str(random.SystemRandom().randrange(10**9))
     print(f"SFSS_FAULTS_SEED={chosen}")
     return chosen
+
+
+@pytest.fixture
+def seconds(long: bool) -> float:
+    """How long a campaign goes on."""
+    return float(os.environ.get("SFSS_FAULTS_SECONDS") or (LONG if long else SHORT))
+
+
+@pytest.fixture
+def quick_repair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Background repair looks often, as one that runs for days needn't."""
+    monkeypatch.setattr(background, "LOOK", 0.2)
+    monkeypatch.setattr(background, "HEAL", 0.1)
+    monkeypatch.setattr(background, "LEASE", 2.0)
+    monkeypatch.setattr(background, "AGAIN", 0.5)

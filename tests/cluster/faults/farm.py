@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import signal
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from sfss.backends.base import Backend
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.replication import Cluster
 from sfss.cluster.topology import Quorum, Topology
@@ -18,7 +20,7 @@ from tests.servers import HOST, answers, free_ports
 
 MIB = 2**20
 SLOWNESS = 0.05  # seconds each way that a slowed connection takes longer
-DISTURBANCES = ("killed", "stopped", "refused", "black hole", "slow")
+DISTURBANCES = ("killed", "restarted", "stopped", "refused", "black hole", "slow")
 
 
 class Proxy:
@@ -117,8 +119,15 @@ class Node:
                 await asyncio.sleep(0.05)
 
     async def kill(self) -> None:
+        await self._end(signal.SIGKILL)
+
+    def forget(self) -> None:
+        """Remove all that it has; to be called while it is dead."""
+        shutil.rmtree(self._data)
+
+    async def _end(self, how: signal.Signals) -> None:
         if self._process is not None:
-            self._process.kill()
+            self._process.send_signal(how)
             await self._process.wait()
             self._process = None
 
@@ -126,6 +135,8 @@ class Node:
         assert self._process is not None
         if how == "killed":
             await self.kill()
+        elif how == "restarted":
+            await self._end(signal.SIGTERM)
         elif how == "stopped":
             self._process.send_signal(signal.SIGSTOP)
         elif how == "refused":
@@ -136,7 +147,7 @@ class Node:
             self.proxy.slow()
 
     async def heal(self, how: str) -> None:
-        if how == "killed":
+        if how in ("killed", "restarted"):
             await self.start()
         elif how == "stopped":
             assert self._process is not None
@@ -148,24 +159,38 @@ class Node:
 
 
 class Farm:
-    """The nodes, and clusters over them, which wait ``timeout`` seconds for a node."""
+    """The nodes, and clusters over them or over some of them, which wait ``timeout`` seconds for a node."""
 
     def __init__(self, directory: Path, count: int, quorum: Quorum, timeout: float) -> None:
         first = free_ports(2 * count)
         self.nodes = [Node(directory / f"node{n}", first + n, first + count + n) for n in range(count)]
-        self._quorum = quorum
+        self.quorum = quorum
         self._timeout = timeout
 
-    async def front(self) -> Cluster:
-        """A new cluster, connected."""
-        nodes = [
-            MemcachedNode(
-                parse_address(f"node{number}={node.address}"),
-                largest_value=MIB, timeout=self._timeout, connect_timeout=0.3, retry_after=0.1,
-            )
-            for number, node in enumerate(self.nodes)
-        ]  # fmt: skip
-        cluster = Cluster(Topology(nodes, self._quorum))
+    def topology(
+        self,
+        nodes: Sequence[int],
+        joining: Sequence[int] = (),
+        leaving: Sequence[int] = (),
+        known: Cluster | None = None,
+    ) -> Topology:
+        """Nodes are given by their numbers; those that the cluster has already are taken from it."""
+        there = {} if known is None else known.topology.nodes
+
+        def some(numbers: Sequence[int]) -> list[Backend]:
+            return [there.get(f"node{number}") or self._client(number) for number in numbers]
+
+        return Topology(some(nodes), self.quorum, joining=some(joining), leaving=some(leaving))
+
+    def _client(self, number: int) -> Backend:
+        return MemcachedNode(
+            parse_address(f"node{number}={self.nodes[number].address}"),
+            largest_value=MIB, timeout=self._timeout, connect_timeout=0.3, retry_after=0.1,
+        )  # fmt: skip
+
+    async def front(self, nodes: Sequence[int] = ()) -> Cluster:
+        """A new cluster, connected, over these nodes or all."""
+        cluster = Cluster(self.topology(nodes or range(len(self.nodes))))
         await cluster.start()
         return cluster
 
