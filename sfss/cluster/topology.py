@@ -57,8 +57,17 @@ class Place(NamedTuple):
 
     @property
     def deciders(self) -> Sequence[Backend]:
-        """Who decides about conditions, one after the other: the old ring's first owner, then the new one's."""
-        return list(dict.fromkeys(group.owners[0] for group in reversed(self.groups)))
+        """Who decides about conditions, one after the other: by the old ring, then by the new one.
+
+        Of each it is the first owner that can; the first, if none can. Of one that was never connected to it isn't
+        known: it is asked, and fails.
+        """
+        return list(dict.fromkeys(_decider(group) for group in reversed(self.groups)))
+
+
+def _decider(group: Group) -> Backend:
+    able = (node for node in group.owners if node.capabilities is None or node.capabilities.cas)
+    return next(able, group.owners[0])
 
 
 class Topology:
