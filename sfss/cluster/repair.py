@@ -1,0 +1,218 @@
+"""Repair: a walk over all keys of all nodes, and a turn for each on which not all is seen to be well.
+
+It is a client of the nodes as a front is, keeps nothing, and may be stopped at any moment and run again. Several may
+run at once. Most keys are well, and the lists of the nodes prove it without a request for each: every owner lists the
+very same header, and nobody else lists the key. What they don't prove is looked at again (``turn.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from typing import Any
+
+from sfss import record
+from sfss.backends.base import Listed
+from sfss.cluster.pace import Pace
+from sfss.cluster.summary import Summary
+from sfss.cluster.topology import Place, Topology
+from sfss.cluster.turn import Turn
+from sfss.cluster.walk import PATIENCE, SLICE, UNKNOWN, Batch, Told, Walk
+from sfss.errors import Damaged
+from sfss.record import Kind
+
+TOGETHER = 64  # keys that have their turn at a time ...
+IN_MEMORY = 64 * 1024 * 1024  # ... unless their records have more bytes than these
+UNKNOWN_SIZE = 1024 * 1024  # bytes that one may have that a node doesn't tell of
+AT_ONCE = 200  # keys that are gone over before others in this event loop have theirs
+
+_OURS = b"/#"  # what keys of sfss begin with
+
+
+class Repair:
+    """One run. ``summary`` is live while it runs, and ``pace`` may be changed, paused and resumed."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        tombstone_ttl: int,
+        scrub: bool = False,
+        share: float = 1.0,
+        moving_only: bool = False,
+        slice: int = SLICE,
+        patience: float = PATIENCE,
+    ) -> None:
+        """``tombstone_ttl`` and ``patience`` (with a node that fails) in seconds; ``slice``, keys listed at a time.
+
+        ``scrub``: read and check each copy whole. ``share`` of the time for work, the rest for rest. ``moving_only``:
+        look only at keys whose owners change, or that lie where they don't belong.
+        """
+        self.summary = Summary()
+        self.pace = Pace(share)
+        self._topology = topology
+        self._tombstone_ttl = tombstone_ttl
+        self._scrub = scrub
+        self._moving_only = moving_only
+        self._walk = Walk(topology.nodes.values(), self.pace, slice=slice, patience=patience)
+        self._turns = _Turns()
+        leaving = set(topology.leaving)
+        self._staying = [node for node in topology.nodes.values() if node not in leaving]
+
+    async def run(self) -> Summary:
+        """All of it, once. What fails is in the summary. If it is cancelled, the summary holds until then."""
+        try:
+            async with contextlib.aclosing(self._walk.batches()) as batches:
+                async for batch in batches:
+                    await self._go_over(batch)
+            await self._turns.finish()
+            self._note_the_walk()
+            self.summary.finished = True
+        finally:
+            await self._turns.cancel()
+            self._note_the_walk()
+        return self.summary
+
+    async def _go_over(self, batch: Batch) -> None:
+        for some in _pieces(batch.items(), AT_ONCE):
+            async with self.pace.step():
+                self._note_the_walk()
+                old = self._walk.clock.now() - self._tombstone_ttl * 1_000_000
+                doubtful = [(key, told) for key, told in some if not self._is_settled(key, told, old)]
+                await asyncio.sleep(0)
+            for key, told in doubtful:
+                await self._turns.begin(self._turn(key, told), sum(_size(item) for _, item in told))
+
+    async def _turn(self, key: bytes, told: Sequence[Told]) -> None:
+        turn = Turn(
+            key,
+            told,
+            self._topology,
+            self._walk,
+            self.summary,
+            tombstone_ttl=self._tombstone_ttl,
+            whole=self._scrub or any(_is_cut(item.header, item.size) for _, item in told),
+        )
+        async with self.pace.step():
+            await turn.run()
+
+    def _note_the_walk(self) -> None:
+        self.summary.listed = self._walk.listed
+        self.summary.away = {node.address.name: why for node, why in self._walk.lost.items()}
+        self.summary.tick()
+
+    def _is_settled(self, key: bytes, told: Sequence[Told], old: int) -> bool:
+        """Whether what the nodes list is all that need be known of the key; ``old``: when tombstones may go."""
+        summary = self.summary
+        summary.keys += 1
+        if key[0] not in _OURS or (not told[0].item.header and all(_is_foreign(item) for _, item in told)):
+            summary.foreign += 1
+            return True
+        place = self._topology.place(key)
+        if len(place.groups) > 1:
+            going = [node for node in place.groups[-1].owners if node not in place.groups[0].owners]
+            summary.outgoing += sum(node in going and node in self._staying for node, _ in told)
+        elif self._moving_only and all(node in place.owners for node, _ in told):
+            summary.passed += 1
+            return True
+        return not self._scrub and self._is_well(told, place, old)
+
+    def _is_well(self, told: Sequence[Told], place: Place, old: int) -> bool:
+        """Whether the owners, as far as they are here, list one and the same version, and nobody else lists any."""
+        owners, lost = place.owners, self._walk.lost
+        here = [node for node in owners if node not in lost] if lost else owners
+        if len(told) != len(here):
+            return False
+        first = told[0].item
+        for node, item in told:
+            if item.header != first.header or item.size != first.size or node not in here:
+                return False
+        try:
+            header, end = record.decode_header(first.header)
+        except Damaged:  # or nothing is known of it
+            return False
+        if end + header.payload_size != first.size:
+            return False
+        if header.kind == Kind.TOMBSTONE:
+            if header.version < old and not lost:
+                return False
+            self.summary.tombstones_young += 1
+        if len(here) == len(owners):
+            self.summary.ok += 1
+        else:
+            self.summary.under_replicated += 1
+        return True
+
+
+class _Turns:
+    """Those that go on side by side, as many as may."""
+
+    def __init__(self) -> None:
+        self._going: dict[asyncio.Task[None], int] = {}  # with the bytes that each may hold
+        self._size = 0
+        self._ended = asyncio.Event()
+        self._failed: asyncio.Task[None] | None = None
+
+    async def begin(self, turn: Coroutine[Any, Any, None], size: int) -> None:
+        """Begin one when there is room for it and the ``size`` bytes that it may hold. Raises what another raised."""
+        try:
+            while self._going and (len(self._going) >= TOGETHER or self._size + size > IN_MEMORY):
+                await self._wait()
+        except BaseException:
+            turn.close()
+            raise
+        task = asyncio.create_task(turn)
+        self._going[task] = size
+        self._size += size
+        task.add_done_callback(self._end)
+
+    async def finish(self) -> None:
+        """Wait for all. Raises what one of them raised."""
+        while self._going:
+            await self._wait()
+
+    async def cancel(self) -> None:
+        """Have them all end where they are."""
+        for task in self._going:
+            task.cancel()
+        await asyncio.gather(*self._going, return_exceptions=True)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._size -= self._going.pop(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._failed = task
+        self._ended.set()
+
+    async def _wait(self) -> None:
+        self._ended.clear()
+        await self._ended.wait()
+        if self._failed is not None:
+            self._failed.result()
+
+
+def _size(item: Listed) -> int:
+    """Bytes of an item, or what it may have."""
+    return UNKNOWN_SIZE if item.size == UNKNOWN else item.size
+
+
+def _is_foreign(item: Listed) -> bool:
+    """Whether a node that scans says that it isn't a record."""
+    return not item.header and item.size != UNKNOWN
+
+
+def _is_cut(header: bytes, size: int) -> bool:
+    """Whether a record hasn't the size that its header says; False where that isn't known."""
+    try:
+        found, end = record.decode_header(header)
+    except Damaged:
+        return False
+    return end + found.payload_size != size
+
+
+def _pieces(items: Iterable[tuple[bytes, list[Told]]], size: int) -> Iterator[list[tuple[bytes, list[Told]]]]:
+    """The items, ``size`` at a time."""
+    rest = iter(items)
+    while piece := list(itertools.islice(rest, size)):
+        yield piece
