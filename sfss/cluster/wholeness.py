@@ -45,11 +45,14 @@ class Wholeness:
             return True
         others = [other for other in place.owners if other is not node and other.away is None]
         answers = await asyncio.gather(*map(self._is_marked, others), return_exceptions=True)
-        return not any(answer is True for answer in answers)
+        if not any(answer is True for answer in answers):
+            return True
+        return await self._is_marked(node, again=0.0)  # all may have been marked since it was asked
 
-    async def _is_marked(self, node: Backend) -> bool:
+    async def _is_marked(self, node: Backend, again: float = _AGAIN) -> bool:
+        """``again``: seconds for which it is believed that it has none."""
         since, look, now = node.since, self._looks.get(node), time.monotonic()
-        if look is None or look.since != since or not (look.marked or now - look.at < _AGAIN):
+        if look is None or look.since != since or not (look.marked or now - look.at < again):
             marked = await node.get(MARK) is not None
             if since is None or node.since != since:  # who knows which of them answered
                 return False
@@ -62,9 +65,8 @@ async def mark(nodes: Iterable[Backend], began: float) -> None:
 
     Not those that were connected to anew since: they may be other ones by now. Raises NodeError, OutOfSpace.
     """
-    for node in nodes:
-        if node.since is not None and node.since <= began:
-            await node.set(MARK, _CONTENT)
+    same = [node for node in nodes if node.since is not None and node.since <= began]
+    await asyncio.gather(*(node.set(MARK, _CONTENT) for node in same))  # at once: see ``believes``
 
 
 async def missing_marks(nodes: Iterable[Backend]) -> list[Backend]:
