@@ -28,7 +28,7 @@ from sfss.cluster.summary import Summary
 from sfss.cluster.topology import Topology
 from sfss.cluster.turn import Turn
 from sfss.cluster.walk import UNKNOWN, Told, Walk
-from sfss.cluster.wholeness import mark, missing_marks
+from sfss.cluster.wholeness import missing_marks
 from sfss.errors import Unavailable
 
 log = logging.getLogger("sfss.repair")
@@ -116,7 +116,8 @@ class Background:
                 is_home = False
                 try:
                     async with pace.step():
-                        is_home = await self._bring_home(key, topology)
+                        if self._cluster.topology is topology:
+                            is_home = await self._bring_home(key, topology)
                 finally:
                     self._lacking.done(key, still_lacks=not is_home)
 
@@ -164,21 +165,22 @@ class Background:
     async def _walk(self, topology: Topology) -> None:
         """Until all is walked over, or the nodes have changed, or another front has taken it over."""
         self._lacking.overflown = False
-        began = time.monotonic()
         self._walking = Repair(topology, tombstone_ttl=self._tombstone_ttl, share=self._share)
         running = asyncio.create_task(self._walking.run())
+        # What is a stray by the nodes of before may be at home by those of now: it must not be removed any more.
+        changed = asyncio.create_task(self._cluster.changed.wait())
+        either = [running, changed]
         try:
-            while not (await asyncio.wait([running], timeout=LOOK))[0]:
-                if self._cluster.topology is not topology or not await self._holds_on(self._walking):
+            while self._cluster.topology is topology:
+                done, _ = await asyncio.wait(either, timeout=LOOK, return_when=asyncio.FIRST_COMPLETED)
+                if done or not await self._holds_on(self._walking):
                     break
             if running.done():
-                summary = running.result()
-                if summary.lacks_nothing:
-                    await mark(topology.nodes.values(), began)
-                await self._finish(summary)
+                await self._finish(running.result())
         finally:
-            running.cancel()
-            await asyncio.wait([running])
+            for task in either:
+                task.cancel()
+            await asyncio.wait(either)
             self._walking = None
 
     async def _holds_on(self, walking: Repair) -> bool:

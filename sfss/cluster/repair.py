@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
+import time
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,8 +22,11 @@ from sfss.cluster.summary import Summary
 from sfss.cluster.topology import Place, Topology
 from sfss.cluster.turn import Turn
 from sfss.cluster.walk import PATIENCE, SLICE, UNKNOWN, Batch, Told, Walk
-from sfss.errors import Damaged
+from sfss.cluster.wholeness import mark
+from sfss.errors import Damaged, SfssError
 from sfss.record import Kind
+
+log = logging.getLogger("sfss.repair")
 
 TOGETHER = 64  # keys that have their turn at a time ...
 IN_MEMORY = 64 * 1024 * 1024  # ... unless their records have more bytes than these
@@ -62,7 +67,11 @@ class Repair:
         self._staying = [node for node in topology.nodes.values() if node not in leaving]
 
     async def run(self) -> Summary:
-        """All of it, once. What fails is in the summary. If it is cancelled, the summary holds until then."""
+        """All of it, once. What fails is in the summary. If it is cancelled, the summary holds until then.
+
+        Nodes that were seen to lack nothing are marked so (``wholeness.py``); by a rebalance, those that join.
+        """
+        began = time.monotonic()
         try:
             async with contextlib.aclosing(self._walk.batches()) as batches:
                 async for batch in batches:
@@ -70,10 +79,19 @@ class Repair:
             await self._turns.finish()
             self._note_the_walk()
             self.summary.finished = True
+            if self.summary.lacks_nothing:
+                await self._mark(began)
         finally:
             await self._turns.cancel()
             self._note_the_walk()
         return self.summary
+
+    async def _mark(self, began: float) -> None:
+        nodes = self._topology.joining if self._moving_only else self._topology.nodes.values()
+        try:
+            await mark(nodes, began)
+        except SfssError as error:  # it is in want of a mark until the next time
+            log.warning("a node that lacks nothing could not be marked so: %s", error)
 
     async def _go_over(self, batch: Batch) -> None:
         for some in _pieces(batch.items(), AT_ONCE):

@@ -49,6 +49,7 @@ class Cluster:
     def __init__(self, topology: Topology, *, tombstone_ttl: int = 86400) -> None:
         """``tombstone_ttl``: seconds for which it is kept in mind that a file was deleted, at least."""
         self._topology = topology
+        self._changed = asyncio.Event()
         self._copies = Copies()
         self._clock = Clock(lambda: self._nodes)
         self._tombstone_ttl = tombstone_ttl
@@ -73,6 +74,11 @@ class Cluster:
         return self._topology
 
     @property
+    def changed(self) -> asyncio.Event:
+        """Is set when another topology has taken the place of the present one."""
+        return self._changed
+
+    @property
     def lacking(self) -> Lacking:
         """The keys that are known to lack a copy."""
         return self._copies.lacking
@@ -82,6 +88,8 @@ class Cluster:
         before = set(self._nodes)
         await asyncio.gather(*(node.start() for node in topology.nodes.values() if node not in before))
         self._topology = topology
+        self._changed.set()
+        self._changed = asyncio.Event()
         for node in before.difference(self._nodes):
             task = asyncio.create_task(_part_with(node))
             self._parting.add(task)

@@ -111,14 +111,13 @@ class Turn:
         except SfssError as error:
             self._note(node, error)
             return
-        if copy.damaged:
-            self._damaged.add(node)
         self._copies[node] = copy
+        self._note_damage(node)
 
     async def _ask(self, node: Backend) -> _Copy:
         can = node.capabilities
         assert can is not None
-        whole, token = not can.head or self._whole or node in self._damaged, None
+        whole, token = not can.head or self._whole, None
         if can.cas and not can.head:
             found = await node.gets(self._key)
             data, token = (None, None) if found is None else (found.data, found.token)
@@ -203,8 +202,7 @@ class Turn:
             return
         else:
             self._copies[node] = _Copy() if data is None else self._judged(data, whole=True)
-        if self._copies[node].damaged:
-            self._damaged.add(node)
+        self._note_damage(node)
 
     async def _write(self, node: Backend, data: bytes, version: Header) -> bool:
         """False if it must be looked at again."""
@@ -337,6 +335,11 @@ class Turn:
             summary.under_replicated += 1
         elif not self._written and not strays:
             summary.ok += 1
+
+    def _note_damage(self, node: Backend) -> None:
+        if self._copies[node].damaged:
+            self._damaged.add(node)
+            self._whole = True  # from now on headers aren't believed
 
     def _note(self, node: Backend, error: SfssError) -> None:
         self._summary.note_error(node.address.name, error)

@@ -66,7 +66,12 @@ async def mark(nodes: Iterable[Backend], began: float) -> None:
     Not those that were connected to anew since: they may be other ones by now. Raises NodeError, OutOfSpace.
     """
     same = [node for node in nodes if node.since is not None and node.since <= began]
-    await asyncio.gather(*(node.set(MARK, _CONTENT) for node in same))  # at once: see ``believes``
+    await asyncio.gather(*map(_mark, same))  # at once: see ``believes``
+
+
+async def _mark(node: Backend) -> None:
+    if await node.get(MARK) is None:
+        await node.set(MARK, _CONTENT)
 
 
 async def missing_marks(nodes: Iterable[Backend]) -> list[Backend]:

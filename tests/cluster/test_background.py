@@ -16,6 +16,7 @@ from sfss.cluster.background import Background
 from sfss.cluster.lacking import Lacking
 from sfss.cluster.lease import State
 from sfss.cluster.replication import Cluster
+from sfss.cluster.topology import Topology
 from tests.cluster.test_copies import QUICK, SAFE, Farm, found, until, version
 
 DAY = 86400
@@ -137,6 +138,22 @@ async def test_what_is_kept_for_the_fronts_is_no_file_and_no_repairs_business(fa
         assert state.well
         assert state.under_replicated == 0
         assert await found(farm.cluster, b"/#sfss/repair") is None
+
+
+async def test_a_walk_ends_at_once_when_the_nodes_change(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(40):
+        assert await farm.cluster.put(b"/background/%d" % number, version(1))
+    repairer = Background(farm.cluster, interval=DAY, share=1e-6, tombstone_ttl=DAY)  # it would take hours
+    repairer.start()
+    try:
+        await until(lambda: repairer.status()["state"] == "walking")
+        monkeypatch.setattr(background, "LOOK", float(DAY))
+        await asyncio.sleep(0.1)
+        known = farm.cluster.topology
+        await farm.cluster.change(Topology(known.nodes.values(), known.quorum))
+        await until(lambda: repairer.status()["state"] != "walking")
+    finally:
+        await repairer.close()
 
 
 def test_what_lacks_is_noted_up_to_a_bound_and_taken_in_turn() -> None:

@@ -8,22 +8,25 @@ import random
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sfss.backends.base import Backend
+from sfss.backends.base import Backend, Versioned
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.copies import put_newer
-from sfss.cluster.repair import Repair
+from sfss.cluster.pace import Pace
+from sfss.cluster.repair import TOGETHER, Repair
 from sfss.cluster.replication import Cluster
 from sfss.cluster.summary import Summary
 from sfss.cluster.topology import ONE_COPY, Quorum, Topology
+from sfss.cluster.turn import Turn
+from sfss.cluster.walk import Walk
 from sfss.config import parse_address
 from sfss.errors import NodeRefused, OutOfSpace
-from sfss.record import Kind
+from sfss.record import Kind, decode_header
 from tests.backends.beansdb import beansdb
 from tests.cluster.test_copies import QUICK, SAFE, Farm, found, until, version
 from tests.node.support import running
@@ -126,7 +129,8 @@ async def test_where_all_agree_nothing_but_lists_is_asked_for(farm: Farm) -> Non
     assert (summary.keys, summary.ok, summary.listed) == (300, 300, 300 * farm.quorum.copies)
     assert (summary.bytes_read, summary.bytes_written) == (0, 0)
     counts = [server.stats.counters for server in farm.nodes.values()]
-    assert [(count.cmd_get, count.cmd_set) for count in counts] == [(0, 0)] * len(counts)
+    marks = (1, 1)  # each node is asked for the mark that it lacks nothing, and given one
+    assert [(count.cmd_get, count.cmd_set) for count in counts] == [marks] * len(counts)
 
 
 async def test_an_emptied_node_gets_all_that_it_should_have_and_no_byte_is_moved_twice(farm: Farm) -> None:
@@ -183,6 +187,15 @@ async def test_of_what_is_not_of_sfss_nothing_is_touched(farm: Farm, key: bytes)
     assert summary.copies_written == summary.strays_removed == 0
 
 
+async def test_what_is_not_of_sfss_is_not_replaced_by_a_record(farm: Farm, key: bytes) -> None:
+    first, second, *_ = farm.owners(key)
+    farm.leave(first, key, b"something else")
+    farm.leave(second, key, version(5))
+    summary = await repaired(farm.cluster)
+    assert held(farm, first, key) == b"something else"
+    assert (summary.foreign, summary.under_replicated) == (1, 1)
+
+
 # --- handed off, and no longer an owner ---
 
 
@@ -231,6 +244,47 @@ async def test_the_last_sound_copy_is_not_taken_from_the_spare(farm: Farm, key: 
     assert (summary.damaged_found, summary.damaged_mended) == (farm.quorum.copies,) * 2
     assert summary.strays_removed == 1
     assert summary.well
+
+
+async def test_a_copy_on_a_spare_stays_while_an_owner_has_no_room(
+    farm: Farm, key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, spare = farm.owners(key)[0], spare_of(farm, key)
+    farm.leave(spare, key, version(5))
+
+    async def no_room(_key: bytes, _data: bytes, _expiry: int = 0) -> bool:
+        raise OutOfSpace("node has no room")
+
+    monkeypatch.setattr(farm.cluster.topology.nodes[full], "set", no_room)
+    summary = await repaired(farm.cluster)
+    assert set(farm.versions(key)) == {*owners_of(farm, key), spare} - {full}
+    assert (summary.strays_left, summary.under_replicated, summary.well) == (1, 1, False)
+    monkeypatch.undo()
+    assert (await repaired(farm.cluster)).well
+    assert are_home(farm, [key], 5)
+
+
+async def test_a_spares_copy_that_has_changed_since_it_was_listed_is_looked_at_again(
+    farm: Farm, key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(farm, [key], 5)
+    spare = spare_of(farm, key)
+    farm.leave(spare, key, version(1))
+    node = farm.cluster.topology.nodes[spare]
+    head, gets = node.head, node.gets
+
+    async def changing_head(key: bytes) -> bytes | None:
+        farm.leave(spare, key, version(2))
+        return await head(key)
+
+    async def changing_gets(key: bytes) -> Versioned | None:
+        farm.leave(spare, key, version(9))
+        return await gets(key)
+
+    monkeypatch.setattr(node, "head", changing_head)
+    monkeypatch.setattr(node, "gets", changing_gets)
+    assert (await repaired(farm.cluster)).strays_left == 1
+    assert held(farm, spare, key) == version(9)
 
 
 async def test_a_write_to_a_spare_that_comes_in_between_is_not_removed(
@@ -368,6 +422,31 @@ async def test_a_node_that_was_away_brings_nothing_back(farm: Farm, key: bytes) 
         assert (await repaired(farm.cluster)).well
         assert await found(farm.cluster, key) is None
         assert farm.versions(key) == {}
+
+
+async def test_an_old_deletion_is_kept_while_any_node_is_away(farm: Farm, key: bytes) -> None:
+    """Also where it must be brought to an owner first, and where the node that is away is none."""
+    for away in (farm.owners(key)[0], spare_of(farm, key), farm.owners(key)[-1]):
+        await farm.stop(away)
+        await farm.settled(away=1)
+        here = [name for name in owners_of(farm, key) if name != away]
+        farm.leave(here[0], key, tombstone(LONG_AGO))
+        summary = await repaired(farm.cluster)
+        assert summary.tombstones_removed == 0
+        assert set(farm.versions(key)) >= set(here)
+        await farm.start(away)
+        await farm.settled()
+
+
+async def test_outside_a_walk_no_deletion_is_forgotten(farm: Farm, key: bytes) -> None:
+    """Nobody knows then what lies on the nodes that aren't asked."""
+    for name in owners_of(farm, key):
+        farm.leave(name, key, tombstone(LONG_AGO))
+    topology, summary = farm.cluster.topology, Summary()
+    walk = Walk(topology.nodes.values(), Pace())
+    await Turn(key, [], topology, walk, summary, tombstone_ttl=DAY, whole=False).run()
+    assert (summary.tombstones_removed, summary.tombstones_young) == (0, 1)
+    assert len(farm.versions(key)) == farm.quorum.copies
 
 
 async def test_a_file_that_is_written_anew_while_its_deletion_is_forgotten_stays(
@@ -569,7 +648,7 @@ async def test_copies_come_home_whatever_the_kinds_of_nodes(tmp_path: Path, kind
         for key in keys:
             place = cluster.topology.place(key)
             for node in random.sample([*place.owners, *place.spares], random.randrange(1, 4)):
-                await put_newer(node, key, data := version(random.randrange(1, 9)), _header(data))
+                await put_newer(node, key, data := version(random.randrange(1, 9)), decode_header(data)[0])
         newest = {key: max((await holders(cluster, key)).values(), key=len) for key in keys}
         summary = await repaired(cluster)
         assert (summary.keys, summary.under_replicated, summary.strays_left) == (100, 0, 0)
@@ -593,10 +672,33 @@ async def test_old_deletions_are_forgotten_by_nodes_that_do_not_scan(tmp_path: P
         assert await holders(cluster, key) == {}
 
 
-async def test_a_deletion_stays_where_it_can_not_be_removed_without_risk(tmp_path: Path, key: bytes) -> None:
+async def test_a_copy_that_a_list_left_out_does_not_come_back_when_its_deletion_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A memcached's list may be older than what it has."""
+    async with of_kinds(tmp_path, "oom", QUICK) as cluster:
+        key = next(key for key in KEYS if _kinds(cluster, key) == ["sfss", "sfss"])
+        place = cluster.topology.place(key)
+        for node in place.owners:
+            await node.set(key, tombstone(LONG_AGO))
+        [spare] = place.spares
+        await spare.set(key, version(1))
+
+        async def none() -> AsyncGenerator[list[bytes], None]:
+            yield []
+
+        monkeypatch.setattr(spare, "keys", none)
+        await repaired(cluster)
+        there = await holders(cluster, key)
+        assert spare not in there or len(there) == 3
+        monkeypatch.undo()
+        assert (await repaired(cluster)).well
+        assert await holders(cluster, key) == {}
+
+
+async def test_a_deletion_stays_where_it_can_not_be_removed_without_risk(tmp_path: Path) -> None:
     async with of_kinds(tmp_path, "obo", QUICK) as cluster:
-        key = next(key for key in KEYS if {n.capabilities.kind for n in cluster.topology.place(key).owners
-                                           if n.capabilities} == {"sfss", "beansdb"})  # fmt: skip
+        key = next(key for key in KEYS if sorted(_kinds(cluster, key)) == ["beansdb", "sfss"])
         for node in cluster.topology.place(key).owners:
             await node.set(key, tombstone(LONG_AGO))
         summary = await repaired(cluster)
@@ -604,10 +706,8 @@ async def test_a_deletion_stays_where_it_can_not_be_removed_without_risk(tmp_pat
         assert len(await holders(cluster, key)) == 2
 
 
-def _header(data: bytes) -> Any:
-    from sfss import record
-
-    return record.decode_header(data)[0]
+def _kinds(cluster: Cluster, key: bytes) -> list[str]:
+    return [node.capabilities.kind for node in cluster.topology.place(key).owners if node.capabilities]
 
 
 # --- growth ---
@@ -690,13 +790,24 @@ async def test_files_are_readable_and_writable_while_a_node_joins(farm: Farm) ->
 async def test_it_rests_as_its_share_says(farm: Farm) -> None:
     fill(farm)
     await empty(farm, farm.names[0])
-    began = time.perf_counter()
-    assert (await repaired(farm.cluster)).well
-    whole = time.perf_counter() - began
-    await empty(farm, farm.names[0])
-    began = time.perf_counter()
-    assert (await repaired(farm.cluster, share=0.1)).well
-    assert time.perf_counter() - began > 3 * whole
+    repair = repair_of(farm.cluster, share=0.01)
+    task = asyncio.create_task(repair.run())
+    await until(lambda: repair.summary.copies_written)
+    await asyncio.sleep(0.3)
+    assert not task.done()
+    assert repair.summary.copies_written <= TOGETHER
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize(("share", "rest"), [(1.0, 0.0), (0.5, 0.1), (0.25, 0.3)])
+async def test_a_rest_is_as_long_as_the_step_was(share: float, rest: float) -> None:
+    pace, began = Pace(share), time.perf_counter()
+    async with pace.step():
+        await asyncio.sleep(0.1)
+        worked = time.perf_counter() - began
+    assert time.perf_counter() - began - worked >= rest * 0.9
 
 
 async def test_while_it_is_paused_it_does_nothing(farm: Farm) -> None:
