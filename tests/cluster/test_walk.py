@@ -20,6 +20,7 @@ from sfss.config import Address, parse_address
 from sfss.errors import NodeBroken
 from sfss.node.server import Server
 from tests.backends.beansdb import beansdb
+from tests.cluster.test_copies import until
 from tests.node.support import running
 from tests.servers import HOST, memcached
 from tests.test_record import make
@@ -42,6 +43,7 @@ async def clients(ports: Iterable[int]) -> AsyncIterator[list[Backend]]:
     for node in nodes:
         await node.start()
     try:
+        await until(lambda: not any(node.away for node in nodes))
         yield nodes
     finally:
         for node in nodes:
