@@ -22,7 +22,7 @@ from sfss.cluster.summary import Summary
 from sfss.cluster.topology import Place, Topology
 from sfss.cluster.turn import Turn
 from sfss.cluster.walk import PATIENCE, SLICE, UNKNOWN, Batch, Told, Walk
-from sfss.cluster.wholeness import mark
+from sfss.cluster.wholeness import any_marked, mark
 from sfss.errors import Damaged, SfssError
 from sfss.record import Kind
 
@@ -87,9 +87,12 @@ class Repair:
         return self.summary
 
     async def _mark(self, began: float) -> None:
-        nodes = self._topology.joining if self._moving_only else self._topology.nodes.values()
+        nodes, joining = self._topology.nodes.values(), self._topology.joining
         try:
-            await mark(nodes, began)
+            if not self._moving_only:
+                await mark(nodes, began)
+            elif await any_marked(node for node in nodes if node not in joining):  # else nobody needs one
+                await mark(joining, began)
         except SfssError as error:  # it is in want of a mark until the next time
             log.warning("a node that lacks nothing could not be marked so: %s", error)
 

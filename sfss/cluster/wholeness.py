@@ -6,7 +6,7 @@ a node is *marked* when a repair has seen that it lacks nothing, by an item of i
 A miss of a node without a mark doesn't count while another node of the key's has one. Where nobody has one, as before
 the first repair, all are believed: a new cluster is empty, and that is right.
 
-A node that joins needs none: the owners by the old ring are asked, too.
+A node that joins needs none: the owners by the old ring are asked, too. Nor does one that has the only copy.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Wholeness:
 
     async def believes(self, node: Backend, place: Place) -> bool:
         """Whether the node's miss of a key of this place counts. Raises NodeError if the node itself can't tell."""
-        if node in place.joining or await self._is_marked(node):
+        if place.quorum.copies == 1 or node in place.joining or await self._is_marked(node):
             return True
         others = [other for other in place.owners if other is not node and other.away is None]
         answers = await asyncio.gather(*map(self._is_marked, others), return_exceptions=True)
@@ -72,6 +72,11 @@ async def mark(nodes: Iterable[Backend], began: float) -> None:
 async def _mark(node: Backend) -> None:
     if await node.get(MARK) is None:
         await node.set(MARK, _CONTENT)
+
+
+async def any_marked(nodes: Iterable[Backend]) -> bool:
+    """Whether one of the nodes that are here has a mark."""
+    return any([await node.get(MARK) is not None for node in nodes if node.away is None])
 
 
 async def missing_marks(nodes: Iterable[Backend]) -> list[Backend]:

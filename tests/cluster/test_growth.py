@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sfss.backends.memcached import MemcachedNode
+from sfss.cluster.repair import Repair
 from sfss.cluster.replication import Cluster
 from sfss.cluster.topology import ONE_COPY, Quorum, Topology
 from sfss.config import Address, parse_address
@@ -254,3 +255,16 @@ async def test_what_deletions_of_a_moving_single_copy_leave_goes_by_itself_too(g
                 head = growth.servers[f"node{number}"].store.head(key)
                 assert head is not None
                 assert head.expiry
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_what_is_not_there_is_not_there_when_a_node_has_joined(growth: Growth, whole: bool) -> None:
+    """Whether there was a repair before, so that a miss of a node without a mark doesn't count, or not."""
+    async with growth.front("012") as old:
+        if whole:
+            assert (await Repair(old.topology, tombstone_ttl=86400).run()).well
+    async with growth.front("012", joining="3") as both:
+        assert (await Repair(both.topology, tombstone_ttl=86400, moving_only=True).run()).well
+        async with growth.front("0123") as new:
+            for cluster in (both, new):
+                assert [await cluster.get(growth.moving_key()) for _ in range(20)] == [None] * 20
