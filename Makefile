@@ -3,14 +3,15 @@
 #   make run     install what is missing into .venv, and serve on embedded nodes    (make run ARGS="--port 80")
 #   make test    install what the tests need, Debian's packages too, and run them   (make test ARGS="-k ring")
 #
-# and for those who change sfss: make lint, make format, make bench, make bench-node.
+# and for those who change sfss: make lint, make format, make bench, make bench-node,
+# make bench-cluster.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test lint format bench bench-node clean
+.PHONY: run test lint format bench bench-node bench-cluster clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/sfss $(ARGS)
@@ -36,6 +37,9 @@ bench-node: $(VENV)/.test
 	tests/install-servers cc
 	$(BIN)/python -m benchmarks.node $(ARGS)
 	$(BIN)/python -m benchmarks.space
+
+bench-cluster: $(VENV)/.test
+	$(BIN)/python -m benchmarks.cluster $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

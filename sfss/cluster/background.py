@@ -54,6 +54,7 @@ class Background:
         self._front = secrets.randbits(32)
         self._state = State()
         self._urgent = False  # not to be left until the interval is over
+        self._was_away = False  # a node, since the last walk began
         self._walking: Repair | None = None
         self._copies_written = 0  # but for those of the walk that goes on
         self._tasks: Sequence[asyncio.Task[None]] = ()
@@ -142,8 +143,10 @@ class Background:
             return
         self._state = await lease.read(self._cluster)
         if any(node.away for node in topology.nodes.values()):
+            self._was_away = True
             return
-        self._urgent = self._lacking.overflown or bool(await missing_marks(topology.nodes.values()))
+        back = self._was_away and not self._state.well  # what was left may have been left for that
+        self._urgent = back or self._lacking.overflown or bool(await missing_marks(topology.nodes.values()))
         if not self._is_time(self._state):
             return
         claimed = await lease.change(self._cluster, self._front, self._claim)
@@ -164,7 +167,7 @@ class Background:
 
     async def _walk(self, topology: Topology) -> None:
         """Until all is walked over, or the nodes have changed, or another front has taken it over."""
-        self._lacking.overflown = False
+        self._lacking.overflown = self._was_away = False
         self._walking = Repair(topology, tombstone_ttl=self._tombstone_ttl, share=self._share)
         running = asyncio.create_task(self._walking.run())
         # What is a stray by the nodes of before may be at home by those of now: it must not be removed any more.
@@ -216,4 +219,5 @@ class Background:
             summary.keys, summary.seconds, summary.copies_written, summary.under_replicated, summary.damaged_keys,
         )  # fmt: skip
         self._copies_written += summary.copies_written
+        self._was_away = bool(summary.away)
         self._state = await lease.change(self._cluster, self._front, note) or self._state

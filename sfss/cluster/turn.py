@@ -231,6 +231,9 @@ class Turn:
         if newest.kind != Kind.TOMBSTONE and not await self._has_sound_body():
             self._whole = True
             return False
+        there = self._newest()
+        if there is None or there.order != newest.order:
+            return False  # a write came between: the other owners were looked at before it
         for node in strays:
             if await self._remove(node, newest):
                 self._strays_removed += 1

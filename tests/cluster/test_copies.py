@@ -41,7 +41,7 @@ class Farm:
 
     def new_cluster(self) -> Cluster:
         nodes = [
-            MemcachedNode(parse_address(name), largest_value=MIB, timeout=0.5, connect_timeout=0.3, retry_after=0.1)
+            MemcachedNode(parse_address(name), largest_value=MIB, timeout=0.5, connect_timeout=2.0, retry_after=0.1)
             for name in self.names
         ]
         return Cluster(Topology(nodes, self.quorum))

@@ -48,7 +48,7 @@ class Growth:
 
     def _node(self, address: Address, known: dict[Address, MemcachedNode]) -> MemcachedNode:
         return known.get(address) or MemcachedNode(
-            address, largest_value=MIB, timeout=1.0, connect_timeout=0.5, retry_after=0.1
+            address, largest_value=MIB, timeout=2.0, connect_timeout=2.0, retry_after=0.1
         )
 
     @contextlib.asynccontextmanager

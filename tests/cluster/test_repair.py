@@ -831,3 +831,21 @@ async def test_while_it_is_paused_it_does_nothing(farm: Farm) -> None:
     assert repair.summary.copies_written == written
     repair.pace.resume()
     assert (await task).well
+
+
+async def test_a_write_while_a_stray_goes_is_not_taken_for_a_missing_copy(
+    safe: Farm, monkeypatch: pytest.MonkeyPatch, key: bytes
+) -> None:
+    fill(safe, [key])
+    safe.leave(spare_of(safe, key), key, version(1))
+    first = safe.cluster.topology.place(key).owners[0]
+    get = first.get
+
+    async def get_after_a_write(asked: bytes) -> bytes | None:
+        if asked == key:
+            monkeypatch.undo()
+            fill(safe, [key], 2)
+        return await get(asked)
+
+    monkeypatch.setattr(first, "get", get_after_a_write)
+    assert (await repaired(safe.cluster)).well
