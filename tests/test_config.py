@@ -280,3 +280,9 @@ def test_what_kubernetes_says_of_a_service_named_sfss_is_not_taken_for_settings(
 def test_two_names_that_are_one_on_the_ring_are_refused() -> None:
     with pytest.raises(ConfigError, match="'a' stands there twice"):
         load(overrides={"storage": {"nodes": ["a:11211", "a=b:1"]}})
+
+
+def test_the_settings_for_production_are_three_copies_that_every_read_sees() -> None:
+    settings = load(str(CONF.with_name("production.toml")))
+    assert len(settings.nodes) == settings.storage.copies == 3
+    assert settings.storage.write_quorum + settings.storage.read_quorum > settings.storage.copies
