@@ -241,7 +241,7 @@ class _Spread:
         for node in self._place.owners:
             if node not in self._holders:
                 self._ask(node)
-        while self._asked and not self._is_enough():
+        while self._asked and not (self._is_enough() and self._is_decided()):
             await self._listen()
             if self.refused_by is not None:
                 return False
@@ -287,6 +287,17 @@ class _Spread:
 
     def _is_enough(self) -> bool:
         return _suffices(self._place, self._holders, self._needed)
+
+    def _is_decided(self) -> bool:
+        """Whether those have been heard who decide about conditions, of a write without one.
+
+        They may just have let another one create the file, in a version above this one's; then they refuse this one,
+        and it is to be written again before it is acknowledged, or it would be lost.
+        """
+        if self._version is not None or not self._place.quorum.sees_all:
+            return True
+        asked = self._asked.values()
+        return not any(node in asked for node in self._place.deciders)
 
     def _why_not(self) -> SfssError:
         first = self.failures[0] if self.failures else None

@@ -9,7 +9,7 @@ import pytest
 
 from sfss.cluster import background
 
-SHORT, LONG = 2.0, 240.0  # seconds of disturbances; SFSS_FAULTS_SECONDS for others
+SHORT, LONG = 1.2, 240.0  # seconds of disturbances; SFSS_FAULTS_SECONDS for others
 
 
 @pytest.fixture

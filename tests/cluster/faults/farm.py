@@ -185,7 +185,7 @@ class Farm:
     def _client(self, number: int) -> Backend:
         return MemcachedNode(
             parse_address(f"node{number}={self.nodes[number].address}"),
-            largest_value=MIB, timeout=self._timeout, connect_timeout=0.3, retry_after=0.1,
+            largest_value=MIB, timeout=self._timeout, connect_timeout=0.6 * self._timeout, retry_after=0.1,
         )  # fmt: skip
 
     async def front(self, nodes: Sequence[int] = ()) -> Cluster:

@@ -7,15 +7,17 @@ home. Figures are printed: see them with ``-s``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 
 import pytest
 
 from sfss.cluster.topology import Quorum
-from tests.cluster.faults.campaign import LONGEST, Campaign, campaign
-from tests.cluster.faults.census import census, not_home, tombstones
+from tests.cluster.faults.campaign import LONGEST, PATIENT, Campaign, campaign
+from tests.cluster.faults.census import census, tombstones
 from tests.cluster.faults.farm import DISTURBANCES
 from tests.cluster.faults.history import check, check_versions, check_weakly
 
@@ -35,24 +37,41 @@ async def check_one_register(made: Campaign) -> None:
         check(calls)
 
 
-@pytest.mark.parametrize("together", [1, 2])
+@contextlib.asynccontextmanager
+async def beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """The work goes on beside the block, and is given up at its end."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["one node at a time", "two, and repair in the background"])
 async def test_with_two_and_two_of_three_copies_clients_see_one_register(
-    tmp_path: Path, seed: str, seconds: float, together: int
+    tmp_path: Path, seed: str, seconds: float, quick_repair: None, background: bool
 ) -> None:
     async with campaign(tmp_path, seed, 5, SAFE, 0, HOUR) as made:
-        async with made.load(), made.trouble(together):
+        if background:
+            made.look_after(interval=1.0)
+        async with made.load(), made.trouble(2 if background else 1):
             await asyncio.sleep(seconds)
+        if background:
+            await made.check_background()
         await check_one_register(made)
 
 
 async def test_with_one_and_one_of_two_copies_nothing_is_lost_and_no_404_is_false(
-    tmp_path: Path, seed: str, seconds: float
+    tmp_path: Path, seed: str, seconds: float, quick_repair: None
 ) -> None:
     async with campaign(tmp_path, seed, 4, QUICK, 0, 0) as made:
+        made.look_after(interval=1.0)
         async with made.load(), made.trouble():
             await asyncio.sleep(seconds)
         during = {path: list(calls) for path, calls in made.histories.items()}
-        await made.check_order()
+        await made.check_background()
         final = await made.read_all_at_last()
     for path, calls in during.items():
         check_weakly(calls, final[path])
@@ -61,8 +80,8 @@ async def test_with_one_and_one_of_two_copies_nothing_is_lost_and_no_404_is_fals
 async def test_with_two_and_two_of_three_copies_nobody_is_turned_away_because_a_node_is_dead(
     tmp_path: Path, seed: str, long: bool
 ) -> None:
-    seconds = 20 if long else 0.8
-    async with campaign(tmp_path, seed, 5, SAFE, 0, 0, timeout=2.0) as made:
+    seconds = 20 if long else 0.6
+    async with campaign(tmp_path, seed, 3, SAFE, 0, 0, timeout=PATIENT) as made:
         stopping = asyncio.Event()
         clients = asyncio.create_task(made.load_plainly(stopping))
         made.phase = "before"
@@ -76,15 +95,22 @@ async def test_with_two_and_two_of_three_copies_nobody_is_turned_away_because_a_
         await check_one_register(made)
 
 
+@pytest.mark.parametrize("ahead", [0, HOUR], ids=["at any moment", "settled, clocks differ"])
 async def test_one_node_after_another_may_lose_all_that_it_has_if_the_last_one_was_repaired(
-    tmp_path: Path, seed: str, seconds: float
+    tmp_path: Path, seed: str, seconds: float, ahead: int
 ) -> None:
-    async with campaign(tmp_path, seed, 4, SAFE, 0, HOUR) as made:
+    """Where the clocks of fronts differ, no copy may be on its way to its node just then, nor have failed.
+
+    For a front whose clock is behind could write its version to the emptied node and to that one, and be told that it
+    is kept, while the only node that is left with the newer version refuses it too late.
+    """
+    async with campaign(tmp_path, seed, 4, SAFE, 0, ahead, timeout=2.0) as made:
+        await made.put_in_order()
         async with made.load():
             chance = random.Random(f"{seed} emptied")
             until = time.monotonic() + seconds
             while time.monotonic() < until:
-                await made.empty(chance.randrange(4))
+                await (made.empty_when_settled if ahead else made.empty)(chance.randrange(4))
                 made.phase = "repaired"
                 await made.put_in_order()
                 await made.disturb(chance.choice(made.farm.nodes), chance.choice(DISTURBANCES), 0.2)
@@ -103,41 +129,15 @@ async def test_deleted_files_stay_deleted_when_nobody_remembers_them_any_more(
         async def repair_all_the_time() -> None:
             while True:
                 await made.repair(tombstone_ttl=ttl)
+                await asyncio.sleep(0.01)
 
-        async with made.load(), made.trouble(kinds=("killed",), calm=1.0):
-            repairing = asyncio.create_task(repair_all_the_time())
+        async with made.load(), made.trouble(kinds=("killed",), calm=2.0), beside(repair_all_the_time()):
+            await asyncio.sleep(seconds)
             async with asyncio.timeout(LONGEST):
-                await asyncio.sleep(seconds)
                 while not made.done["tombstones_removed"]:
                     await asyncio.sleep(0.1)
-            repairing.cancel()
-            await asyncio.wait([repairing])
         await check_one_register(made)
-        await asyncio.sleep(ttl)
-        await made.repair(tombstone_ttl=ttl)
-        assert tombstones(await census(made.operator.topology)) == 0
-
-
-@pytest.mark.parametrize("quorum", [SAFE, QUICK], ids=["3 copies, 2 and 2", "2 copies, 1 and 1"])
-async def test_fronts_that_repair_in_the_background_bring_every_copy_home(
-    tmp_path: Path, seed: str, seconds: float, quorum: Quorum, quick_repair: None
-) -> None:
-    async with campaign(tmp_path, seed, 4, quorum, 0, 0) as made:
-        made.look_after(interval=1.0)
-        async with made.load(), made.trouble():
-            await asyncio.sleep(seconds)
-        during = {path: list(calls) for path, calls in made.histories.items()}
-        healed, topology = time.monotonic(), made.operator.topology
         async with asyncio.timeout(LONGEST):
-            while any(repairer.status()["under_replicated"] for repairer in made.repairers):
-                await asyncio.sleep(0.05)
-            while not_home(topology, await census(topology)):
-                await asyncio.sleep(0.05)
-        print(f"{time.monotonic() - healed:.1f} s until all copies were home")
-        final = await made.read_all_at_last()
-    for path, calls in during.items():
-        if quorum.sees_all:
-            check_versions(made.histories[path])
-            check(made.histories[path])
-        else:
-            check_weakly(calls, final[path])
+            while tombstones(await census(made.operator.topology)):  # until the last of them are old enough
+                await made.repair(tombstone_ttl=ttl)
+                await asyncio.sleep(0.1)
