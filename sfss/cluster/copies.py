@@ -38,7 +38,7 @@ from sfss.cluster.lacking import Lacking
 from sfss.cluster.latency import Latency
 from sfss.cluster.topology import Group, Place
 from sfss.cluster.wholeness import Wholeness
-from sfss.errors import Damaged, NodeError, OutOfSpace, SfssError, TooLarge, Unavailable
+from sfss.errors import Damaged, NodeError, NodeRefused, OutOfSpace, SfssError, TooLarge, Unavailable
 from sfss.record import Header, Kind
 
 log = logging.getLogger("sfss.cluster")
@@ -46,6 +46,7 @@ log = logging.getLogger("sfss.cluster")
 MENDING = 16  # copies that are put right at a time; what comes then is left to the next read, or to repair
 SIMILAR = 2.0  # nodes that are so many times as slow as the quickest still count as quick
 SHORTEST_HEDGE = 0.002  # seconds: sooner a second question costs more than it saves
+_RACES = 16  # how often it is tried to write upon a state that others change
 COMPARED = 1 / 16  # of the reads look behind their answer at all nodes: a copy that no read asks for is old for ever
 
 
@@ -103,9 +104,18 @@ class Copies:
         await self._bring_home(key, place, [spread.refused_by])
         return False
 
-    async def put_if_newer(self, key: bytes, data: bytes, place: Place, held: Sequence[Backend], needed: int) -> None:
-        """Write to the owners that don't have it or a newer one; returns when ``needed`` have. Raises as ``put``."""
-        await _Spread(self, key, data, place, needed, record.decode_header(data)[0], held).run()
+    async def put_decided(
+        self, key: bytes, data: bytes, place: Place, decided: Sequence[Backend], seen: Header | None
+    ) -> bytes | None:
+        """Write to the other owners what those that decide have taken, upon a state whose newest version was ``seen``.
+
+        Returns when a quorum has it. Raises as ``put``. A record, if it turns out that another write came between and
+        may have been acknowledged, in a version below this one's: that one is to stand, and this one came before it.
+        """
+        spread = _Spread(self, key, data, place, place.quorum.write, record.decode_header(data)[0], decided)
+        spread.upon = _Upon(seen)
+        await spread.run()
+        return spread.overtaken_by
 
     async def _bring_home(
         self, key: bytes, place: Place, holders: Sequence[Backend], data: bytes | None = None
@@ -208,10 +218,32 @@ class Copies:
             task.exception()  # it was looked at, or nobody cares any more
 
 
+class _Upon(NamedTuple):
+    """What a condition was decided by."""
+
+    seen: Header | None  # the newest version
+
+    def is_passed(self, there: Header) -> bool:
+        """Whether that is another write's, which came since. To create upon a deletion is right at any time."""
+        was_there = self.seen is not None and self.seen.kind != Kind.TOMBSTONE
+        is_new = self.seen is None or there.order > self.seen.order
+        return is_new and (was_there or there.kind != Kind.TOMBSTONE)
+
+
+class _Overtaken(SfssError):
+    """On a node lies another write's record, which came since the condition was decided."""
+
+    def __init__(self, data: bytes, version: Header) -> None:
+        super().__init__("another write came between")
+        self.data = data
+        self.order = version.order
+
+
 class _Spread:
     """One write: asks the owners, and spares in the place of those that can't, until ``needed`` hold the record.
 
-    With a ``version``, who has a newer one is content, and counts; without, that ends the write.
+    With a ``version``, who has a newer one is content, and counts; without, that ends the write. If it is ``upon`` a
+    state, what came between is overwritten where so few have it that it can't have been acknowledged.
     """
 
     def __init__(
@@ -225,6 +257,9 @@ class _Spread:
         held: Sequence[Backend] = (),
     ) -> None:
         self.refused_by: Backend | None = None  # for it has a newer version
+        self.overtaken_by: bytes | None = None  # a record that may have been acknowledged since
+        self.upon: _Upon | None = None
+        self._overtaken: dict[Backend, _Overtaken] = {}
         self.failures: list[SfssError] = []
         self._copies = copies
         self._key = key
@@ -241,11 +276,11 @@ class _Spread:
         for node in self._place.owners:
             if node not in self._holders:
                 self._ask(node)
-        while self._asked and not (self._is_enough() and self._is_decided()):
+        while (self._asked or self._overtaken) and not (self._is_enough() and self._is_decided()):
             await self._listen()
-            if self.refused_by is not None:
+            if self.refused_by is not None or self.overtaken_by is not None:
                 return False
-        if self._asked:
+        if self._asked or self._overtaken:
             self._copies.later(self._finish())
         if not self._is_enough():
             raise self._why_not()
@@ -254,18 +289,23 @@ class _Spread:
     async def _finish(self) -> None:
         """Behind the answer, find a spare for the copies that their owners don't take after all."""
         before = len(self.failures)
-        while self._asked:
+        while self._asked or (self._overtaken and self.overtaken_by is None):
             await self._listen()
         self._copies.counts.late_failures += len(self.failures) - before
 
     def _ask(self, node: Backend) -> None:
         if self._version is None:
             write = node.set(self._key, self._data)
+        elif self.upon is not None:
+            write = _put_upon(node, self._key, self._data, self._version, self.upon)
         else:
             write = put_newer(node, self._key, self._data, self._version)
         self._asked[self._copies.later(write)] = node
 
     async def _listen(self) -> None:
+        if not self._asked:
+            self._settle()
+            return
         done, _ = await asyncio.wait(self._asked, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             self._hear(self._asked.pop(task), task)
@@ -277,6 +317,9 @@ class _Spread:
             if self._version is None and not task.result():
                 self.refused_by = node
             return
+        if isinstance(error, _Overtaken):
+            self._overtaken[node] = error
+            return
         if not isinstance(error, NodeError | OutOfSpace | TooLarge):
             raise error
         self.failures.append(error)
@@ -284,6 +327,19 @@ class _Spread:
         if (spare := next(self._spares, None)) is not None:
             self._copies.counts.handoffs += 1
             self._ask(spare)
+
+    def _settle(self) -> None:
+        """All have been heard, and some have what came between: give way to it, or write over it."""
+        # Where it can't be asked whether they have it, too, they may have acknowledged it.
+        unheard = [node for node in self._place.owners if node not in self._holders]
+        may_have_it = {*self._overtaken, *unheard}
+        if any(sum(node in may_have_it for node in g.owners) >= self._place.quorum.write for g in self._place.groups):
+            self.overtaken_by = max(self._overtaken.values(), key=lambda overtaken: overtaken.order).data
+            return
+        self.upon = None
+        for node in self._overtaken:
+            self._ask(node)
+        self._overtaken = {}
 
     def _is_enough(self) -> bool:
         return _suffices(self._place, self._holders, self._needed)
@@ -515,6 +571,30 @@ async def put_newer(node: Backend, key: bytes, data: bytes, version: Header) -> 
         return _is_older(found.data, version) and await node.replace(key, data, found.token)
     there = await node.get(key)
     return (there is None or _is_older(there, version)) and await node.set(key, data)
+
+
+async def _put_upon(node: Backend, key: bytes, data: bytes, version: Header, upon: _Upon) -> bool:
+    """As ``put_newer``, but raises _Overtaken where an older version lies that came since a condition was decided."""
+    if node.capabilities is None or not node.capabilities.cas:
+        return await put_newer(node, key, data, version)
+    for _ in range(_RACES):
+        found = await node.gets(key)
+        if found is None:
+            if await node.add(key, data):
+                return True
+            continue
+        try:
+            there = record.decode(found.data).header
+        except Damaged:
+            pass
+        else:
+            if there.order >= version.order:
+                return False
+            if upon.is_passed(there):
+                raise _Overtaken(found.data, there)
+        if await node.replace(key, data, found.token):
+            return True
+    raise NodeRefused(str(node.address), f"the record was overwritten {_RACES} times while it was stored")
 
 
 def _is_older(data: bytes, version: Header) -> bool:

@@ -37,6 +37,7 @@ class Token(NamedTuple):
 
     place: Place
     states: Sequence[tuple[Backend, int | Guard]]
+    seen: Header | None = None  # the newest version
 
     @property
     def is_guarded(self) -> bool:
@@ -130,7 +131,7 @@ class Cluster:
             return await self.head(key), Token(place, [(node, Guard.NONE) for node in deciders])
         found = [await self._state(node, key, place) for node in deciders]
         newest = max((header for header, _ in found if header is not None), key=lambda h: h.order, default=None)
-        return newest, Token(place, [(node, state) for node, (_, state) in zip(deciders, found, strict=True)])
+        return newest, Token(place, [(node, state) for node, (_, state) in zip(deciders, found, strict=True)], newest)
 
     async def put(self, key: bytes, data: bytes) -> bool:
         """Store a record; returns when as many nodes keep it as are asked for.
@@ -243,19 +244,18 @@ class Cluster:
                 assert isinstance(state, int)
                 done = await node.replace(key, data, state, expiry)
             if not done:
-                if decided:
-                    await self._give_way(key, data, node, place)
+                if decided and (there := await node.get(key)) is not None:
+                    await self._give_way(key, data, there, place)
                 return False
             decided.append(node)
         if not _only(place):
-            await self._copies.put_if_newer(key, data, place, decided, place.quorum.write)
+            overtaken_by = await self._copies.put_decided(key, data, place, decided, token.seen)
+            if overtaken_by is not None:
+                await self._give_way(key, data, overtaken_by, place)
         return True
 
-    async def _give_way(self, key: bytes, data: bytes, winner: Backend, place: Place) -> None:
-        """One decider took the record and the next one has another by now: let that one be the newest everywhere."""
-        there = await winner.get(key)
-        if there is None:
-            return
+    async def _give_way(self, key: bytes, data: bytes, there: bytes, place: Place) -> None:
+        """Some have taken the record, and others have another one that is to stand: let that be the newest."""
         ours, theirs = record.decode_header(data)[0], record.decode(there)
         if theirs.header.order < ours.order:
             header = msgspec.structs.replace(theirs.header, version=ours.version + 1)
@@ -265,8 +265,10 @@ class Cluster:
 
 async def _part_with(node: Backend) -> None:
     """Disconnect when what was asked of the node when it was still one of ours must have ended."""
-    await asyncio.sleep(_PARTING)
-    await node.close()
+    try:
+        await asyncio.sleep(_PARTING)
+    finally:
+        await node.close()
 
 
 def _only(place: Place) -> Backend | None:

@@ -414,3 +414,47 @@ async def test_a_copy_that_fails_behind_the_answer_is_taken_by_a_spare(
     assert farm.cluster.counts()["late_failures"] == 0
     await until(lambda: owners[farm.quorum.copies] in farm.versions(key))
     await until(lambda: farm.cluster.counts()["late_failures"] == 1)
+
+
+async def create_beside(safe: Farm, key: bytes, others: list[str], data: bytes) -> int | None:
+    """A creation in version 9 that the first owner decides while ``others`` take another write. The size found then."""
+    there, token = await safe.cluster.get_for_update(key)
+    assert there is None
+    for name in others:
+        safe.leave(name, key, data)
+    assert await safe.cluster.put_if(key, version(9), token)
+    record = await safe.cluster.get(key)
+    return None if record is None or record.header.kind == Kind.TOMBSTONE else len(record.payload)
+
+
+async def test_a_creation_does_not_undo_what_others_have_acknowledged_meanwhile(safe: Farm, key: bytes) -> None:
+    owners = safe.owners(key)[:3]
+    assert await create_beside(safe, key, owners[1:], version(4)) == 4
+    for name in owners:  # and no read of any two owners finds the other one
+        await safe.stop(name)
+        await safe.settled(away=1)
+        record = await safe.cluster.get(key)
+        assert record is not None
+        assert len(record.payload) == 4
+        await safe.start(name)
+        await safe.settled()
+
+
+async def test_a_creation_overwrites_what_nobody_can_have_acknowledged(safe: Farm, key: bytes) -> None:
+    assert await create_beside(safe, key, [safe.owners(key)[1]], version(4)) == 9
+    await until(lambda: len({safe.versions(key).get(name) for name in safe.owners(key)[:3]}) == 1)
+
+
+async def test_a_creation_upon_a_deletion_is_right_at_any_time(safe: Farm, key: bytes) -> None:
+    assert await create_beside(safe, key, safe.owners(key)[1:3], version(4, Kind.TOMBSTONE)) == 9
+
+
+async def test_a_replacement_does_not_undo_a_deletion_that_came_between(safe: Farm, key: bytes) -> None:
+    owners = safe.owners(key)[:3]
+    assert await safe.cluster.put(key, version(1))
+    await until(lambda: all(name in safe.versions(key) for name in owners))
+    _, token = await safe.cluster.get_for_update(key)
+    for name in owners[1:]:
+        safe.leave(name, key, version(4, Kind.TOMBSTONE))
+    assert await safe.cluster.put_if(key, version(9), token)
+    assert await found(safe.cluster, key) is None

@@ -5,10 +5,6 @@ every answer is right (linearizability). A write whose outcome is unknown may ta
 or never. One thing more is allowed: a write that is refused because a newer version lies there is written again, so
 that until it is acknowledged it may be seen, be overwritten, and be seen again.
 
-And one thing is excused, which is known and not mended (``docs/decisions/0010-copies.rst``): a creation may overwrite
-what a plain write puts there *at the same time*, if two owners acknowledge that before the first one, which has decided
-the creation, says that it comes too late.
-
 The search goes through beginnings and ends in their order and keeps every state in which the register may be: what it
 holds, which of the calls that go on have taken effect, and which of the optional effects are spent. Of two that differ
 in what is spent only, the one with less can do all that the other can, so that the other is dropped.
@@ -19,7 +15,7 @@ in what is spent only, the one with less can do all that the other can, so that 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,7 +63,6 @@ class _State(NamedTuple):
 
 def check(calls: Sequence[Call], first: str | None = None) -> None:
     """Raises WrongAnswer if the calls on one path, which held ``first``, have no order that explains them."""
-    beside = _puts_beside_creations(calls)
     states = {_State(first, frozenset(), frozenset())}
     open_calls: list[Call] = []
     optional: list[Call] = []
@@ -78,7 +73,7 @@ def check(calls: Sequence[Call], first: str | None = None) -> None:
             if _may_matter(call, calls):
                 optional.append(call)
             continue
-        reached = _reach(states, open_calls, optional, beside)
+        reached = _reach(states, open_calls, optional)
         states = {state._replace(done=state.done - {call}) for state in reached if call in state.done}
         if not states:
             raise WrongAnswer(f"no order explains {call}; before it:\n" + "\n".join(_before(calls, call)))
@@ -104,22 +99,7 @@ def _moments(calls: Iterable[Call]) -> Iterator[tuple[float, Call]]:
     yield from sorted([*((float(call.start), call) for call in useful), *ended], key=lambda moment: moment[0])
 
 
-def _puts_beside_creations(calls: Iterable[Call]) -> Mapping[Call, Collection[str | None]]:
-    """For each creation, what it may take the place of: nothing, and what is put at the same time."""
-    puts = [call for call in calls if call.kind == "put"]
-    return {
-        call: {None, *(put.value for put in puts if put.start < call.end and call.start < put.end)}
-        for call in calls
-        if call.kind == "create"
-    }
-
-
-def _reach(
-    states: set[_State],
-    open_calls: Sequence[Call],
-    optional: Sequence[Call],
-    beside: Mapping[Call, Collection[str | None]],
-) -> set[_State]:
+def _reach(states: set[_State], open_calls: Sequence[Call], optional: Sequence[Call]) -> set[_State]:
     """All states that follow when calls that go on take effect."""
     reached = set(states)
     edge = list(states)
@@ -127,11 +107,11 @@ def _reach(
         following = []
         for state in edge:
             for call in open_calls:
-                if call not in state.done and _allows(state.value, call, beside):
+                if call not in state.done and _allows(state.value, call):
                     value = call.value if call.acknowledged else state.value
                     following.append(_State(value, state.done | {call}, state.spent))
             for call in optional:
-                changes = state.value in beside[call] if call.kind == "create" else state.value != call.value
+                changes = state.value is None if call.kind == "create" else state.value != call.value
                 if changes and call not in state.spent:
                     following.append(_State(call.value, state.done, state.spent | {call}))
         edge = [state for state in set(following) if state not in reached]
@@ -140,14 +120,14 @@ def _reach(
     return reached
 
 
-def _allows(value: str | None, call: Call, beside: Mapping[Call, Collection[str | None]]) -> bool:
+def _allows(value: str | None, call: Call) -> bool:
     """Whether what the call was told is true of a register that holds ``value``."""
     if call.outcome == "missing":
         return value is None
     if call.outcome == "exists":
         return value is not None
     if call.kind == "create":
-        return value in beside[call]
+        return value is None
     return call.writes or value == call.value
 
 
