@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 import sfss
-from sfss import config, healing
+from sfss import config, healing, listing_cli
 from sfss.config import Settings
 from sfss.errors import ConfigError
 from sfss.node import maintenance
@@ -43,6 +43,7 @@ examples:
   sfss node backup --data /srv/sfss /mnt/b1     a copy of what it holds, while it serves
   sfss node import cache:11211                  what a memcached or Beansdb holds, to the node on 127.0.0.1:7900
   sfss status                                   what the nodes of a running service say
+  sfss ls -l photos/                            which files there are; sfss du counts them
   sfss repair                                   bring every copy of every file where it belongs
 """
 
@@ -123,6 +124,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(status)
     status.add_argument("--json", action="store_true", help="print /status?format=full as it is")
     status.set_defaults(run=_status)
+
+    for listing_command in listing_cli.add_commands(commands):
+        _add_settings(listing_command)
+        listing_command.set_defaults(run=_list)
 
     for healing_command in healing.add_commands(commands):
         _add_config(healing_command)
@@ -306,27 +311,49 @@ def _heal(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    def show(answer: http.client.HTTPResponse) -> int:
+        body = answer.read()
+        status = msgspec.json.decode(body, type=_Status)
+        print(json.dumps(json.loads(body), indent=2, ensure_ascii=False) if options.json else _table(status))
+        return 0
+
+    return _ask(options, "/status?format=full", show)
+
+
+def _list(options: argparse.Namespace) -> int:
+    def show(answer: http.client.HTTPResponse) -> int:
+        return listing_cli.run(options, answer)
+
+    return _ask(options, listing_cli.target(options), show, {"Accept": listing_cli.NDJSON})
+
+
+def _ask(
+    options: argparse.Namespace,
+    target: str,
+    show: Callable[[http.client.HTTPResponse], int],
+    headers: dict[str, str] | None = None,
+) -> int:
+    """Ask the running service, and show what it answers; 1 if that fails."""
     server = _settings(options).server
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104
     host = f"[{host}]" if ":" in host else host
-    url = f"{'https' if server.tls_certificate else 'http'}://{host}:{server.port}/status?format=full"
+    url = f"{'https' if server.tls_certificate else 'http'}://{host}:{server.port}{target}"
+    begun = False
     try:
-        with urllib.request.urlopen(url, timeout=30, context=_trusting(server)) as answer:  # noqa: S310
-            body = answer.read()
-        status = msgspec.json.decode(body, type=_Status)
+        request = urllib.request.Request(url, headers=headers or {})  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30, context=_trusting(server)) as answer:  # noqa: S310
+            begun = True
+            return show(answer)
     except urllib.error.HTTPError as error:
         print(f"sfss: {url} answers {error}{_detail(error)}", file=sys.stderr)
-        return 1
     except (OSError, http.client.HTTPException) as error:
         reason = str(getattr(error, "reason", error)).strip()
-        print(f"sfss: no service answers at {url}: {reason}; start it, or name it with --host and --port",
-              file=sys.stderr)  # fmt: skip
-        return 1
+        what = f"the answer of {url} broke off" if begun else f"no service answers at {url}"
+        todo = "its log says why" if begun else "start it, or name it with --host and --port"
+        print(f"sfss: {what}: {reason}; {todo}", file=sys.stderr)
     except msgspec.DecodeError:
         print(f"sfss: what answers at {url} is no sfss: name one with --host and --port", file=sys.stderr)
-        return 1
-    print(json.dumps(json.loads(body), indent=2, ensure_ascii=False) if options.json else _table(status))
-    return 0
+    return 1
 
 
 class _Status(msgspec.Struct):

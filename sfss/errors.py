@@ -14,6 +14,7 @@
     ├── TooLarge                 over a limit, which the message names
     ├── OutOfSpace               a node has no room
     ├── ProtocolError            the bytes of the other end make no sense as memcached's protocol
+    ├── Unsupported              a node is of a kind that can't do this
     ├── Damaged                  a record's checksum doesn't hold: the copy is not served
     └── Unavailable              nodes didn't answer; the same call may succeed later
         └── NodeError            ... one node, which the message names
@@ -86,6 +87,14 @@ class OutOfSpace(SfssError):
 
 class ProtocolError(SfssError):
     """The other end's bytes make no sense as memcached's protocol: the connection is of no more use."""
+
+
+class Unsupported(SfssError):
+    """What was asked can't be done with the nodes that there are; ``node`` is the address of one that can't."""
+
+    def __init__(self, node: str, message: str) -> None:
+        super().__init__(f"node {node}: {message}")
+        self.node = node
 
 
 class Damaged(SfssError):

@@ -1,4 +1,4 @@
-"""The file service: put, open, stat and delete files by path. Knows paths and records; no HTTP, no nodes.
+"""The file service: put, open, stat, delete and list files by path. Knows paths and records; no HTTP, no nodes.
 
 A file becomes visible at once and whole, when its record is kept; until then, and if anything goes wrong before, what
 was there stays as it was.
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from sfss import paths, record
 from sfss.cluster.background import Background
+from sfss.cluster.listing import Found as Found
+from sfss.cluster.listing import Listing
 from sfss.cluster.replication import Cluster, Token
 from sfss.errors import Damaged, NotFound, TooLarge, Unavailable
 from sfss.record import Header, Kind
@@ -136,6 +138,19 @@ class Files:
         await self._change(
             path, key, there_and_right, tombstone, lambda token: self._cluster.delete_if(key, tombstone.record, token)
         )
+
+    def list(
+        self, prefix: str = "", after: str = "", *, folders: bool = False, wanted: int = 0
+    ) -> AsyncGenerator[Sequence[Found], None]:
+        """The files whose paths begin with ``prefix`` and come behind ``after``, in order; in batches.
+
+        With ``folders`` what has a slash behind the prefix is one folder; and behind a folder, ``after``, is what isn't
+        in it. ``wanted``: how many will be taken, 0 for all. It goes on at the caller's pace, who closes it
+        (``contextlib.aclosing``). Raises BadRequest at once; Unavailable, Unsupported, Damaged on its way.
+        """
+        paths.check_part("prefix", prefix)
+        paths.check_part("after", after)
+        return Listing(self._cluster.topology, prefix, after, folders=folders, wanted=wanted).batches()
 
     def check_size(self, size: int) -> None:
         """Raises TooLarge if a file of ``size`` bytes, or the beginning of one, can't be taken."""

@@ -22,7 +22,7 @@ import base64
 import hashlib
 import re
 
-from sfss.errors import BadPath
+from sfss.errors import BadPath, BadRequest
 from sfss.memcache import MAX_KEY as MAX_KEY
 
 MAX_PATH = 1024  # bytes of UTF-8
@@ -59,12 +59,29 @@ def check(path: str) -> str:
     return path
 
 
+def check_part(name: str, text: str) -> None:
+    """Raises BadRequest if no path could begin so, or come behind it; ``name`` is what to call the text."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise BadRequest(f"{name} is not UTF-8: percent-encode its UTF-8 bytes") from None
+    if size > MAX_PATH:
+        raise BadRequest(f"{name} has {size} bytes in UTF-8: a path has at most {MAX_PATH}")
+    if control := _CONTROL.search(text):
+        raise BadRequest(f"{name} holds the control character U+{ord(control[0]):04X}: no path has one")
+
+
 def key_of(path: str) -> bytes:
     """The key, 2 to 250 bytes, under which the record of a checked ``path`` lies."""
-    key = b"/" + _ESCAPED.sub(_escape, path).encode()
+    key = unhashed(path)
     if len(key) <= MAX_KEY:
         return key
     return b"#" + base64.b32encode(hashlib.sha256(path.encode()).digest()).rstrip(b"=")
+
+
+def unhashed(text: str) -> bytes:
+    """How the keys begin, if they are not hashed, of all paths that begin with ``text``; however long that is."""
+    return b"/" + _ESCAPED.sub(_escape, text).encode()
 
 
 def is_hashed(key: bytes) -> bool:
@@ -86,6 +103,20 @@ def path_of(key: bytes) -> str | None:
     except (UnicodeDecodeError, BadPath):
         pass
     raise BadPath(f"{key!r} is not the key of a path")
+
+
+def quick_path_of(key: bytes) -> str | None:
+    """``path_of`` a key that ``key_of`` made; quick where it escapes nothing but blanks and percent signs.
+
+    Of other keys it may be what is no path. Raises BadPath, UnicodeDecodeError.
+    """
+    if key.startswith(b"/"):
+        escapes = key.count(b"%")
+        if not escapes:
+            return key[1:].decode()
+        if escapes == key.count(b"%20") + key.count(b"%25"):
+            return key[1:].replace(b"%20", b" ").replace(b"%25", b"%").decode()
+    return path_of(key)
 
 
 _ESCAPE = re.compile(rb"%([0-9A-F]{2})")

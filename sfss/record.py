@@ -31,6 +31,7 @@ from sfss.errors import Damaged
 _PREFIX = struct.Struct(">4sBBHQ")
 _MAGIC = b"SFSS"
 _FORMAT = 1
+_START = _MAGIC + bytes((_FORMAT, 0))
 _CHECKED = 8  # how much of the prefix its checksum covers: all before itself
 
 PREFIX_SIZE = _PREFIX.size
@@ -112,6 +113,23 @@ def decode_header(data: bytes | memoryview) -> tuple[Header, int]:
         return _decoder.decode(packed), end
     except (msgspec.DecodeError, ValueError, RecursionError) as error:  # the last: of a field a thousand lists deep
         raise Damaged(f"the record's header can't be read: {error}") from None
+
+
+def decode_bare_header(data: bytes) -> Header:
+    """The header that ``data`` begins and ends with, as nodes list it; in half the time of ``decode_header``.
+
+    Raises Damaged.
+    """
+    packed = data[PREFIX_SIZE:]
+    if data.startswith(_START) and xxhash.xxh3_64_digest(data[:_CHECKED] + packed) == data[_CHECKED:PREFIX_SIZE]:
+        try:
+            return _decoder.decode(packed)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            pass
+    header, end = decode_header(data)
+    if end != len(data):
+        raise Damaged(f"{len(data) - end} bytes behind the record's header, where there should be none")
+    return header
 
 
 def decode(data: bytes) -> Record:

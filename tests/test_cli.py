@@ -23,7 +23,10 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["node", "--help"], ["status", "--help"], ["config", "check", "-h"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["node", "--help"], ["status", "--help"], ["ls", "-h"], ["du", "-h"], ["config", "check", "-h"]],
+)
 def test_help_is_there_for_every_command(arguments: list[str]) -> None:
     help = run(*arguments)
     assert help.returncode == 0
@@ -142,8 +145,8 @@ def test_status_gives_the_reason_of_a_service_without_nodes() -> None:
     assert "none of the 3 nodes answers" in shown.stderr
 
 
-def status_of(answer: bytes) -> subprocess.CompletedProcess[str]:
-    """What ``sfss status`` says of a server that gives this answer, once."""
+def status_of(answer: bytes, command: str = "status") -> subprocess.CompletedProcess[str]:
+    """What ``sfss status``, or another command, says of a server that gives this answer, once."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -153,7 +156,7 @@ def status_of(answer: bytes) -> subprocess.CompletedProcess[str]:
                 connection.sendall(answer)
 
         threading.Thread(target=serve, daemon=True).start()
-        return run("status", "--port", str(server.getsockname()[1]))
+        return run(command, "--port", str(server.getsockname()[1]))
 
 
 def test_status_of_nobody_says_what_to_do() -> None:

@@ -50,6 +50,7 @@ FLOORS = {
     "sfss.node": Floor("the node and the front share the ground floor, nothing else", ("sfss", *GROUND, "sfss.node")),
     "sfss.supervisor": Floor("the supervisor starts nodes as processes: it imports neither end", GROUND),
     "sfss.healing": Floor("the commands of repair are words about the cluster", (*GROUND, "sfss.cluster")),
+    "sfss.listing_cli": Floor("the commands that list are words about an answer", ()),
     "sfss.cli": Floor("the command line wires everything", ("sfss", "sfss.*")),
     "sfss.__main__": Floor("python -m sfss is the command line", ("sfss.cli",)),
     "sfss": Floor("sfss itself is its version", ()),

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfss.errors import BadPath
-from sfss.paths import MAX_KEY, MAX_PATH, check, is_hashed, key_of, path_of
+from sfss.errors import BadPath, BadRequest
+from sfss.paths import MAX_KEY, MAX_PATH, check, check_part, is_hashed, key_of, path_of, quick_path_of, unhashed
 
 HASHED = re.compile(rb"#[A-Z2-7]{52}")
 TAKEN_BY_AIOMCACHE = aiomcache.Client._valid_key_re
@@ -213,3 +213,26 @@ def test_keys_of_blocks_and_of_long_paths_dont_tell_a_path(key: bytes) -> None:
 def test_a_key_that_no_path_makes_belongs_to_somebody_else(key: bytes) -> None:
     with pytest.raises(BadPath, match="is not the key of a path"):
         path_of(key)
+
+
+@given(st.text(st.sampled_from("ab %/é\u3000"), min_size=1, max_size=5), st.integers(0, 5))
+def test_the_keys_of_paths_that_begin_alike_begin_alike(path: str, length: int) -> None:
+    assert unhashed(path).startswith(unhashed(path[:length]))
+    assert unhashed(path) == key_of(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [("\udcff", "UTF-8"), ("a\nb", "U+000A"), ("a" * 1025, "1025 bytes")],
+)
+def test_what_no_path_can_begin_with_is_refused_by_its_name(text: str, what: str) -> None:
+    with pytest.raises(BadRequest, match="prefix") as refused:
+        check_part("prefix", text)
+    assert what in str(refused.value)
+    for fine in ("", "a/", "/", "..", "\\"):
+        check_part("prefix", fine)
+
+
+@given(PATHS)
+def test_the_quick_way_from_a_key_to_its_path_is_the_way(path: str) -> None:
+    assert quick_path_of(key_of(path)) == path_of(key_of(path))

@@ -19,6 +19,7 @@ from sfss.record import (
     Header,
     Kind,
     decode,
+    decode_bare_header,
     decode_header,
     encode,
     header_end,
@@ -270,3 +271,16 @@ def test_the_largest_header_within_the_limits_of_a_request_fits_the_overhead_all
 def test_a_header_that_is_too_large_for_its_length_field_is_never_written() -> None:
     with pytest.raises(ValueError, match=f"at most {MAX_HEADER} fit"):
         make(b"", path="x" * MAX_HEADER)
+
+
+@given(RECORDS, st.integers(0), st.integers(1, 255))
+def test_a_header_alone_is_read_as_with_its_payload_and_any_change_is_noticed(
+    data: bytes, place: int, change: int
+) -> None:
+    header, end = decode_header(data)
+    assert decode_bare_header(data[:end]) == header
+    changed = bytearray(data[:end])
+    changed[place % end] ^= change
+    for wrong in (bytes(changed), data[: place % end], data[:end] + b"x"):
+        with pytest.raises(Damaged):
+            decode_bare_header(wrong)

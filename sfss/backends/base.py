@@ -9,7 +9,7 @@ A key has 1 to 250 bytes, and neither whitespace nor control characters; any oth
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple, Protocol
 
 from sfss.config import Address
@@ -104,12 +104,16 @@ class Backend(Protocol):
         Raises OutOfSpace where even that takes room: on a memcached that is full and doesn't evict.
         """
 
-    async def scan(self, after: bytes, count: int) -> list[Listed]:
-        """Up to ``count`` items (at most 10,000), in the order of their keys, that come behind the key ``after``.
+    async def scan(self, after: bytes, count: int, until: bytes = b"") -> list[Listed]:
+        """Up to ``count`` items (at most 10,000), in the order of their keys: behind ``after`` and before ``until``.
 
-        Fewer than ``count``: there are no more. Empty ``after``: from the first on. Only where the node has ``scan``.
+        Fewer than ``count``: there are no more. Empty ``after``: from the first on; empty ``until``: to the last.
+        ``until`` may be longer than a key. What isn't told isn't read. Only where the node has ``scan``.
         A key that is there all the time of a walk is told once; one that comes, changes or goes meanwhile may be told.
         """
+
+    async def any_in(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bool]:
+        """Of each range, behind one key and before the other, whether anything is in it. Only where it has ``scan``."""
 
     def keys(self) -> AsyncGenerator[list[bytes], None]:
         """All keys in no order, up to 1,000 at a time, from a node without ``scan``.

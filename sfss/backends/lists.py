@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import operator
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+
+import msgspec
 
 from sfss import scan
 from sfss.backends.base import Listed
-from sfss.backends.stream import STOPPING, Stream
+from sfss.backends.stream import PIECE, STOPPING, Stream
 from sfss.backends.walks import keys_of_beansdb, keys_of_memcached
 from sfss.config import Address
 from sfss.errors import BadRequest, NodeAway, NodeBroken, NodeRefused, ProtocolError
 from sfss.memcache import END, MAX_KEY
 
 BATCH = 1000  # keys that are given at a time
+OF_ROWS = 64 * 1024  # bytes of a scan that are received at once: less than a millisecond of work, in blocks
+ASKED_AT_ONCE = 64  # ranges: some KB of requests
 WALK_PATIENCE = 10  # time-outs: a memcached that walks a table with few keys in it says nothing for long
+
+_ROWS = msgspec.msgpack.Decoder(list[Listed])
+_key_of = operator.itemgetter(0)  # of a Listed
 
 
 class Lists:
@@ -35,14 +44,32 @@ class Lists:
         self._open: set[Stream] = set()
         self._closed = False
 
-    async def scan(self, after: bytes, count: int) -> list[Listed]:
+    async def scan(self, after: bytes, count: int, until: bytes = b"") -> list[Listed]:
         """``Backend.scan``. Raises NodeAway, NodeTimeout, NodeBroken, NodeRefused."""
         if len(after) > MAX_KEY or not 1 <= count <= scan.MAX_COUNT:
             raise BadRequest(f"a list is of 1 to {scan.MAX_COUNT} items behind a key of at most {MAX_KEY} bytes")
+        return (await self._scans([(after, until)], count))[0]
+
+    async def any_in(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bool]:
+        """``Backend.any_in``. Raises as ``scan``."""
+        found: list[bool] = []
+        for start in range(0, len(ranges), ASKED_AT_ONCE):
+            found += map(bool, await self._scans(ranges[start : start + ASKED_AT_ONCE], 1))
+        return found
+
+    async def _scans(self, ranges: Sequence[tuple[bytes, bytes]], count: int) -> list[list[Listed]]:
+        """What is in each range, all asked for at once."""
         async with self._turn:
             stream = await self._kept()
             try:
-                found = await _scan(stream, after, count)
+                for after, until in ranges:
+                    stream.send(scan.rows_request(scan.beyond(after) if after else scan.FIRST, _end(until), count))
+                found, rest = [], b""
+                for after, until in ranges:
+                    rows, rest = await _reply(stream, rest, after, count, until)
+                    found.append(rows)
+                if rest:
+                    raise NodeBroken(stream.node, f"more than the reply to a scan: {rest[:100]!r}")
             except BaseException:
                 self._drop(stream)
                 raise
@@ -81,12 +108,12 @@ class Lists:
             return stream
         if stream is not None:
             self._drop(stream)
-        return await self._connect(self._timeout)
+        return await self._connect(self._timeout, OF_ROWS)
 
-    async def _connect(self, timeout: float) -> Stream:
+    async def _connect(self, timeout: float, piece: int = PIECE) -> Stream:
         if self._closed:
             raise NodeAway(str(self._address), STOPPING)
-        stream = await Stream.open(self._address, self._connect_timeout, timeout)
+        stream = await Stream.open(self._address, self._connect_timeout, timeout, piece)
         self._open.add(stream)
         if self._closed:  # meanwhile
             self._drop(stream)
@@ -97,24 +124,40 @@ class Lists:
         stream.close()
 
 
-async def _scan(stream: Stream, after: bytes, count: int) -> list[Listed]:
-    """One request and its whole reply."""
-    stream.send(scan.request(scan.beyond(after) if after else scan.FIRST, scan.LAST, count))
-    parser = scan.ItemParser()
+async def _reply(stream: Stream, data: bytes, after: bytes, count: int, until: bytes) -> tuple[list[Listed], bytes]:
+    """A whole reply, of which ``data`` has come; and what has come behind it."""
+    parser = scan.BlockParser()
     found: list[Listed] = []
-    last = after
-    while parser.last_line is None:
-        data = await stream.receive()
+    while True:
         try:
-            for item in parser.feed(data):
-                if item.key <= last:  # who goes on behind the last one would never come to an end
-                    raise ProtocolError(f"a list out of order: {item.key!r} behind {last!r}")
-                last = item.key
-                found.append(Listed(item.key, item.header, item.size, item.cas))
+            for block in parser.feed(data):
+                rows = _ROWS.decode(block)
+                _check_order(found[-1].key if found else after, rows, until)
+                found += rows
             if len(found) > count:
                 raise ProtocolError(f"a list of more than the {count} items that were asked for")
-        except ProtocolError as error:
+        except (ProtocolError, msgspec.DecodeError) as error:
             raise NodeBroken(stream.node, str(error)) from None
+        if parser.last_line is not None:
+            break
+        data = await stream.receive()
     if parser.last_line != END:
         raise NodeRefused(stream.node, f"answered {parser.last_line[:200].decode(errors='replace')}")
-    return found
+    return found, parser.rest
+
+
+def _end(until: bytes) -> bytes:
+    """The bound; a key before one that is too long for a key may be the beginning of that."""
+    if not until:
+        return scan.LAST
+    return scan.beyond(until) if len(until) <= MAX_KEY else scan.at(until[:MAX_KEY])
+
+
+def _check_order(after: bytes, rows: list[Listed], until: bytes) -> None:
+    """Raises ProtocolError: who goes on behind the last one would never come to an end."""
+    keys = [after, *map(_key_of, rows)]
+    if not all(map(operator.lt, keys, keys[1:])):
+        bad = next(key for last, key in itertools.pairwise(keys) if last >= key)
+        raise ProtocolError(f"a list out of order: {bad!r}")
+    if rows and until and keys[-1] >= until:
+        raise ProtocolError(f"a list goes on to {keys[-1]!r}, behind {until!r}")

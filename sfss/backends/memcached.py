@@ -14,7 +14,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import ParamSpec
 
 from sfss.backends.base import Capabilities, Listed, Versioned
@@ -153,10 +153,13 @@ class MemcachedNode:
         # Not by memcached's md: that of 1.6.6 removes what has another token too (RevenueCat/meta-memcache-py#12).
         return await self._store(_is_cas, functools.partial(storage, b"cas", cas=token, expiry=AT_ONCE), key, b"")
 
-    async def scan(self, after: bytes, count: int) -> list[Listed]:
-        if not self._here().scan:
-            raise NodeRefused(self._name, f"it is a {self._here().kind} without scan")
-        return await self._lists.scan(after, count)
+    async def scan(self, after: bytes, count: int, until: bytes = b"") -> list[Listed]:
+        self._check_scan()
+        return await self._lists.scan(after, count, until)
+
+    async def any_in(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bool]:
+        self._check_scan()
+        return await self._lists.any_in(ranges)
 
     def keys(self) -> AsyncGenerator[list[bytes], None]:
         return self._lists.keys(self._here().kind, _KEY)
@@ -209,6 +212,10 @@ class MemcachedNode:
         if self.capabilities and not self.capabilities.cas:
             raise NodeRefused(self._name, f"it is a {self.capabilities.kind} without add and cas")
 
+    def _check_scan(self) -> None:
+        if not self._here().scan:
+            raise NodeRefused(self._name, f"it is a {self._here().kind} without scan")
+
     def _expiry(self, seconds: int) -> int:
         """As it is sent: a date, if it is far off. Raises NodeRefused if the node would take it for something else."""
         if seconds and self.capabilities and not self.capabilities.ttl:
@@ -227,7 +234,6 @@ class MemcachedNode:
 
     async def _keep_connected(self, tried: asyncio.Event) -> None:
         """Connect, wait for the connection's end, connect again; for ever, with growing pauses between failures."""
-        loop = asyncio.get_running_loop()
         pause = FIRST_RETRY
         while True:
             try:

@@ -23,24 +23,24 @@ STOPPING = "the service is stopping"
 class Stream(asyncio.BufferedProtocol):
     """The connection, with one reader. All errors are NodeErrors, which name the node."""
 
-    def __init__(self, node: str, timeout: float) -> None:
+    def __init__(self, node: str, timeout: float, piece: int = PIECE) -> None:
         self.node = node
         self._timeout = timeout
         self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray(PIECE)
+        self._buffer = bytearray(piece)
         self._piece = b""  # what has come and wasn't received yet; reading is paused then
         self._lost: str | None = None  # why the connection has ended; None while it holds
         self._closed = False
         self._waiter: asyncio.Future[None] | None = None
 
     @classmethod
-    async def open(cls, address: Address, connect_timeout: float, timeout: float) -> Stream:
+    async def open(cls, address: Address, connect_timeout: float, timeout: float, piece: int = PIECE) -> Stream:
         """Connect; ``timeout`` is that of each wait for more, both in seconds. Raises NodeAway."""
         node = str(address)
         try:
             async with asyncio.timeout(connect_timeout):
                 _, stream = await asyncio.get_running_loop().create_connection(
-                    lambda: cls(node, timeout), address.host, address.port
+                    lambda: cls(node, timeout, piece), address.host, address.port
                 )
         except TimeoutError:
             raise NodeAway(node, f"no connection within {connect_timeout:g} s") from None

@@ -23,8 +23,10 @@ import asyncio
 import bisect
 import contextlib
 import operator
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
 
 from sfss import paths, record
 from sfss.backends.base import Backend, Listed
@@ -36,9 +38,12 @@ from sfss.errors import BadPath, Damaged, NodeAway, NodeError, Unavailable, Unsu
 from sfss.record import Header, Kind
 
 SLICE = 2000  # items of a node that are asked for at once ...
-IN_MEMORY = 100_000  # ... but no more than these of all nodes together
+IN_A_BATCH = 3000  # ... but about these of all nodes together: some milliseconds of work, in which others have to wait
+FEWEST = 50  # of a node all the same
 LONG_AT_ONCE = 10_000  # long paths that are held, with a header each
-FIRST_LOOK = 32  # items of a node that are asked for where all but the first may be passed over
+FIRST_LOOK = 8  # items of a node that are asked for where all but the first may be passed over
+
+T = TypeVar("T")
 
 _HASHED = Range(b"#1\xff", b"#Z\xff")  # the keys of long paths; what else begins with # goes on with a small letter
 _FILES = (Kind.FILE, Kind.MANIFEST)
@@ -46,7 +51,7 @@ _FILES = (Kind.FILE, Kind.MANIFEST)
 _key_of = operator.itemgetter(0)  # of a Listed
 
 
-class Found(NamedTuple):
+class Found(msgspec.Struct, frozen=True, gc=False):
     """A file; or a folder, whose path ends with the slash, where folders are told in the place of what is in them."""
 
     path: str
@@ -71,7 +76,7 @@ class Listing:
         self._folder = after if folders and after.endswith("/") else ""  # the last one that was told
         self._ahead = not wanted and not folders
         nodes = len(topology.nodes)
-        self._slice = max(1, min(SLICE, IN_MEMORY // nodes))
+        self._slice = min(SLICE, max(IN_A_BATCH // nodes, FEWEST))
         if wanted:  # what each of them has of it, and some more, for they never have quite the same
             self._slice = min(self._slice, (wanted + 1) * topology.quorum.copies * 5 // (4 * nodes) + FIRST_LOOK)
         self._long = _LongPaths(self._nodes, prefix, after, self._slice)
@@ -95,7 +100,7 @@ class Listing:
                 while found:
                     others, known = self._long.take(found[-1].path)
                     end = len(found) if known is None else bisect.bisect_right(found, known, key=_path_of)
-                    yield sorted(found[:end] + others) if others else found[:end]
+                    yield sorted(found[:end] + others, key=_path_of) if others else found[:end]
                     found = found[end:]
                     if known is not None:
                         await self._long.look()
@@ -130,7 +135,7 @@ class Listing:
             return []
         last = paths.unhashed(self._after)
         doubtful = pathorder.doubtful(self._beginning, last)
-        there = await asyncio.gather(*map(self._nodes.have_any, doubtful.values()))
+        there = await self._nodes.have_any(list(doubtful.values()))
         empty = {position for position, is_there in zip(doubtful, there, strict=True) if not is_there}
         return pathorder.from_path(self._beginning, last, empty, below=not self._folder)
 
@@ -144,8 +149,9 @@ class Listing:
             return _found(keys, headers), left
         if not is_last:
             left = pathorder.behind(self._beginning, within, keys)
+        if left and left != [merge.left]:
             keys = [key for key in keys if not any(later.after < key < later.until for later in left)]
-        return sorted(_found(keys, headers)), left
+        return sorted(_found(keys, headers), key=_path_of), left
 
     def _folded(self, found: Iterable[Found]) -> list[Found]:
         """The same with folders in the place of what is in them, which isn't read any more."""
@@ -170,9 +176,11 @@ def _found(keys: Iterable[bytes], headers: Mapping[bytes, bytes]) -> list[Found]
         if not data:
             continue
         try:
-            header = record.decode_header(data)[0]
+            header = record.decode_bare_header(data)
             if header.kind in _FILES:
-                found.append(Found(_path(key, header), header))
+                path = paths.quick_path_of(key) if header.path is None else _long_path(key, header.path)
+                if path is not None:
+                    found.append(Found(path, header))
         except Damaged as error:
             raise Damaged(f"the list isn't whole without what lies under the key {key!r}: {error}") from None
         except (UnicodeDecodeError, BadPath):  # no path has this key
@@ -180,15 +188,8 @@ def _found(keys: Iterable[bytes], headers: Mapping[bytes, bytes]) -> list[Found]
     return found
 
 
-def _path(key: bytes, header: Header) -> str:
-    """Raises UnicodeDecodeError, BadPath."""
-    if header.path is not None:
-        if paths.key_of(header.path) != key:
-            raise BadPath(f"{key!r} is not the key of '{header.path}'")
-        return header.path
-    if paths.is_hashed(key):
-        raise BadPath(f"{key!r} is the key of a long path, and doesn't say which")
-    return key[1:].decode() if b"%" not in key else paths.path_of(key) or ""
+def _long_path(key: bytes, path: str) -> str | None:
+    return path if paths.key_of(path) == key else None
 
 
 def _newest(one: bytes, other: bytes) -> bytes:
@@ -231,12 +232,12 @@ class _LongPaths:
                 headers, is_last = await merge.next()
                 held += filter(self._is_wanted, _found(headers, headers))
                 if len(held) >= 2 * LONG_AT_ONCE or (is_last and len(held) > LONG_AT_ONCE):
-                    held.sort()
+                    held.sort(key=_path_of)
                     del held[LONG_AT_ONCE:]
                     self._are_all = False
         finally:
             await merge.close()
-        self._held = sorted(held)
+        self._held = sorted(held, key=_path_of)
 
     def take(self, until: str | None) -> tuple[list[Found], str | None]:
         """Those up to a path, or all; and up to where those are all there are, if one has to look again for others."""
@@ -302,17 +303,20 @@ class _Nodes:
 
     async def scan(self, node: Backend, after: bytes, count: int, until: bytes) -> list[Listed] | None:
         """Of one of them; None if it can be done without, for it failed. Raises Unavailable if it can't."""
+        return await self._of(node, node.scan(after, count, until))
+
+    async def have_any(self, ranges: Sequence[Range]) -> list[bool]:
+        """Of each range, whether there is anything in it."""
+        answers = await asyncio.gather(*(self._of(node, node.any_in(ranges)) for node in self.heard))
+        return [any(of_range) for of_range in zip(*(answer for answer in answers if answer is not None), strict=True)]
+
+    async def _of(self, node: Backend, answer: Awaitable[T]) -> T | None:
         try:
-            return await node.scan(after, count, until)
+            return await answer
         except NodeError as error:
             self._lost[node] = error
             self._check()
             return None
-
-    async def have_any(self, within: Range) -> bool:
-        """Whether there is anything."""
-        after = within.after[: paths.MAX_KEY]
-        return any(await asyncio.gather(*(self.scan(node, after, 1, within.until) for node in self.heard)))
 
     def _check(self) -> None:
         topology, quorum = self._topology, self._topology.quorum

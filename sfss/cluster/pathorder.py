@@ -75,7 +75,7 @@ def all_behind(beginning: bytes) -> Range:
 
 def needs_sorting(beginning: bytes, keys: Sequence[bytes]) -> bool:
     """Whether these keys, which follow one another, may be in another order than their paths, or not be the next."""
-    return _AHEAD_OF_BLANKS.search(keys[-1], len(beginning)) is not None or any(b"%" in key for key in keys)
+    return _AHEAD_OF_BLANKS.search(keys[-1], len(beginning)) is not None or b"%" in b"".join(keys)
 
 
 def doubtful(beginning: bytes, last: bytes) -> dict[bytes, Range]:
@@ -137,7 +137,10 @@ def _behind(
     left: list[Range] = []
     position = beginning
     while position != last:  # down, character by character, to the last key: what is left further down comes first
-        level, child, within = _level(position, within, last, passed=passed)
+        shortcut = b"%" < last[len(position) : len(position) + 1] < b"\x80" and is_empty(
+            position, Range(position + _OTHERS, position + b"%" + _LAST)
+        )
+        level, child, within = (_plain if shortcut else _level)(position, within, last, passed)
         left[:0] = [found for found in level if not is_empty(position, found)]
         if child is None:
             return left
@@ -146,7 +149,16 @@ def _behind(
     return [whole, *left] if below and whole.after < whole.until else left
 
 
-def _level(position: bytes, within: Range, last: bytes, *, passed: bool) -> tuple[list[Range], bytes | None, Range]:
+def _plain(position: bytes, within: Range, last: bytes, _passed: bool) -> tuple[list[Range], bytes, Range]:
+    """``_level`` where ``last`` goes on with a letter or the like, and nothing before it comes behind it: mostly."""
+    child = last[: len(position) + 1]
+    rest = Range(child + _LAST, min(within.until, position + _LAST))
+    after, until = position + b"%" + _LAST, position + _WHITESPACE[0].encode()
+    inner = Range(max(within.after, after), min(within.until, until))
+    return [rest] if rest.after < rest.until else [], child, inner
+
+
+def _level(position: bytes, within: Range, last: bytes, passed: bool) -> tuple[list[Range], bytes | None, Range]:
     """The same of the pieces on ``position``, but for what begins as ``last`` goes on: those bytes, and the piece.
 
     None if that need not be split, or isn't the beginning of a path.

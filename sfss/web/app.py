@@ -25,6 +25,7 @@ from sfss.web import problems
 from sfss.web.connections import BACKLOG, Door, allowed
 from sfss.web.files import FileHandlers
 from sfss.web.inflight import InFlight
+from sfss.web.listing import ListingHandlers
 from sfss.web.status import StatusHandlers
 
 log = logging.getLogger("sfss.web")
@@ -80,7 +81,7 @@ def create_app(settings: Settings) -> web.Application:
     )
     app[IN_FLIGHT] = in_flight
     app[CLUSTER] = cluster
-    _add_routes(app, FileHandlers(files, body_timeout=settings.limits.body_timeout), status)
+    _add_routes(app, FileHandlers(files, body_timeout=settings.limits.body_timeout), ListingHandlers(files), status)
 
     async def connected(_app: web.Application) -> AsyncIterator[None]:
         await cluster.start()
@@ -189,7 +190,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def _add_routes(app: web.Application, files: FileHandlers, status: StatusHandlers) -> None:
+def _add_routes(app: web.Application, files: FileHandlers, listing: ListingHandlers, status: StatusHandlers) -> None:
     for url in ("/file", "/files"):
         resource = app.router.add_resource(url)
         resource.add_route("PUT", files.put, expect_handler=_expect)
@@ -198,6 +199,8 @@ def _add_routes(app: web.Application, files: FileHandlers, status: StatusHandler
             resource.add_route("GET", files.get)
             resource.add_route("HEAD", files.head)
             resource.add_route("DELETE", files.delete)
+        else:
+            resource.add_route("GET", listing.get)
     app.router.add_get("/status", status.status)
     app.router.add_get("/livez", status.livez)
     app.router.add_get("/readyz", status.readyz)

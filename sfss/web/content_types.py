@@ -43,8 +43,12 @@ _TABLE = _table()
 
 def guess(path: str) -> str:
     """The type that a path's extension stands for; a compressed file is what it is compressed with."""
-    name = path.rpartition("/")[2].lstrip(".")  # '.png' is a name, and no extension
-    return _guess(".".join(name.rsplit(".", 2)[1:]))
+    name = path[path.rfind("/") + 1 :].lstrip(".")  # '.png' is a name, and no extension
+    last = name.rfind(".")
+    if last < 0:
+        return _guess("")
+    before = name.rfind(".", 0, last)
+    return _guess(name[(last if before < 0 else before) + 1 :])
 
 
 @functools.lru_cache(maxsize=1024)  # services have few extensions and ask for each of them at every read

@@ -24,6 +24,7 @@ from sfss.errors import (
     SfssError,
     TooLarge,
     Unavailable,
+    Unsupported,
 )
 from sfss.web.conditional import Unsatisfiable
 
@@ -50,6 +51,7 @@ PROBLEMS: dict[type[SfssError], Problem] = {
     PreconditionFailed: Problem(412, "precondition-failed", "The precondition doesn't hold"),
     TooLarge: Problem(413, "too-large", "The file is too large"),
     OutOfSpace: Problem(507, "out-of-space", "A node is full"),
+    Unsupported: Problem(501, "unsupported", "A node can't do this"),
     Damaged: Problem(504, "damaged", "No sound copy of the file answers"),
     NodeError: Problem(504, "node-unavailable", "A node doesn't answer"),
     Unavailable: Problem(504, "unavailable", "The nodes don't answer"),
@@ -85,7 +87,7 @@ def of(error: SfssError, retry_after: float) -> web.Response:
     headers: dict[str, str] = {}
     if isinstance(error, TooLarge):
         extensions = {"limit": error.limit, "setting": error.setting}
-    elif isinstance(error, NodeError):
+    elif isinstance(error, NodeError | Unsupported):
         extensions = {"node": error.node}
     elif isinstance(error, Unsatisfiable):
         headers = {"Content-Range": f"bytes */{error.size}"}

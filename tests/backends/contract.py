@@ -483,6 +483,29 @@ class ScanContract(BackendContract):
         assert (await backend.scan(key + b"d\0 \n", 1))[0].key == key + "猫".encode(), "any bytes may be begun behind"
         assert await backend.scan(b"\xff" * 250, 10_000) == []
 
+    async def test_a_scan_ends_before_a_key_be_it_there_or_not(self, backend: Backend, key: bytes) -> None:
+        for letter in (b"a", b"b", b"bb", b"d"):
+            await backend.set(key + letter, b"value")
+
+        async def told(until: bytes) -> list[bytes]:
+            return [item.key.removeprefix(key) for item in await backend.scan(key, 10, until)]
+
+        assert await told(key + b"b") == [b"a"]
+        assert await told(key + b"b\0") == await told(key + b"ba") == [b"a", b"b"]
+        assert await told(key + b"c") == await told(key + b"d") == [b"a", b"b", b"bb"]
+        assert await told(key) == await told(key[:-1]) == []
+        await backend.set(whole := key + b"x" * (250 - len(key)), b"value")
+        assert (await told(whole + b"y"))[-1] == whole.removeprefix(key)
+        assert (await told(whole))[-1] == b"d"
+
+    async def test_of_many_ranges_it_is_known_which_have_anything(self, backend: Backend, key: bytes) -> None:
+        names = [key + b"/%03d" % number for number in range(0, 200, 2)]
+        await asyncio.gather(*(backend.set(name, make(b"x")) for name in names))
+        ranges = [(key + b"/%03d" % number, key + b"/%03d" % (number + 2)) for number in range(-1, 250)]
+        there = [any(after < name < until for name in names) for after, until in ranges]
+        assert await backend.any_in(ranges) == there
+        assert await backend.any_in([]) == []
+
     async def test_a_scans_token_is_good_for_replace_and_remove(self, backend: Backend, key: bytes) -> None:
         for number in range(4):
             await backend.set(key + b"/%d" % number, b"value")

@@ -19,7 +19,6 @@ from sfss.backends.lists import WALK_PATIENCE, Lists
 from sfss.config import Address
 from sfss.errors import NodeAway, NodeBroken, NodeError, NodeRefused, NodeTimeout
 from sfss.memcache import value
-from sfss.scan import Item
 from tests.backends.beansdb import Beansdb, _place, beansdb
 from tests.backends.faulty import Faulty, Peer, Script, faulty
 from tests.node.support import PATIENCE
@@ -56,7 +55,7 @@ async def scripted(script: Script, timeout: float = TIMEOUT) -> AsyncIterator[tu
 
 
 def item(number: int) -> bytes:
-    return scan.item(Item(b"/%06d" % number, 0, 0, number, 1, 2, b"header"))
+    return scan.block([(b"/%06d" % number, b"header", 2, number)])
 
 
 def reply_to(request: list[bytes]) -> bytes:
@@ -161,6 +160,9 @@ async def test_silence_ends_at_the_time_out_and_a_late_reply_is_nobodys(sent: by
         b"".join(map(item, range(3))) + b"END\r\n",
         item(0) + b"END\r\nEND\r\n",
         item(0).replace(b"header", b"too long") + b"END\r\n",
+        b"ROWS 4\r\n\xff\xff\xff\xff\r\nEND\r\n",
+        b"ROWS 1\r\n\x01\r\nEND\r\n",
+        b"ROWS 999999999\r\n",
     ],
 )
 async def test_nonsense_is_a_broken_node_and_the_next_scan_begins_anew(nonsense: bytes) -> None:
@@ -183,6 +185,27 @@ async def test_what_was_asked_to_come_behind_a_key_may_not_be_that_key() -> None
 
     async with scripted(repeats) as (_, lists):
         assert isinstance(await ends(lists.scan(b"/000007", 2)), NodeBroken)
+
+
+async def test_what_lies_before_an_end_may_not_come_behind_it() -> None:
+    async def goes_on(peer: Peer) -> None:
+        assert (await peer.request()).args == [b"-", b"(/000002", b"10", b"rows"]
+        peer.send(item(1) + item(2) + b"END\r\n")
+        await peer.stay()
+
+    async with scripted(goes_on) as (_, lists):
+        error = await ends(lists.scan(b"", 10, b"/000002"))
+        assert isinstance(error, NodeBroken)
+        assert "behind b'/000002'" in str(error)
+
+
+async def test_an_end_that_is_too_long_for_a_key_may_be_one_all_the_same() -> None:
+    async def takes(peer: Peer) -> None:
+        assert (await peer.request()).args == [b"-", b"[" + b"x" * 250, b"10", b"rows"]
+        peer.send(item(1) + b"END\r\n")
+
+    async with scripted(takes) as (_, lists):
+        assert await lists.scan(b"", 10, b"x" * 251) == expected(1, 1)
 
 
 @pytest.mark.parametrize("line", [b"ERROR", b"CLIENT_ERROR bad count: 1 to 5", b"SERVER_ERROR Exception: IO error"])

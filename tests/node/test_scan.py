@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,6 +67,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
+def rows(store: Store, start: bytes = FIRST, end: bytes = LAST, count: int = wire.MAX_COUNT) -> list[list[bytes | int]]:
+    """The same in the other form."""
+    reply = scan(store, Counters(), [start, end, b"%d" % count, wire.ROWS])
+    assert not isinstance(reply, bytes), reply
+    return [row for block in wire.BlockParser().feed(b"".join(reply)) for row in msgspec.msgpack.decode(block)]
+
+
 # --- what is told ---
 
 
@@ -81,6 +89,21 @@ async def test_an_item_is_told_as_its_other_commands_tell_it(node: Server) -> No
         )
         assert b" %d\r\n" % file.cas in await client.until_end(b"gets file\r\n")
         assert file.time <= file.cas <= text.cas
+
+
+def test_rows_are_the_same_items(store: Store) -> None:
+    for number in range(3 * SLICE):
+        put(store, b"/%04d \\" % number, file_record(b"p" * number))
+    put(store, b"/text", b"x")
+    put(store, b"/0001 \\", b"gone", expiry=1)
+    for args in ((), (at(b"/0010"), beyond(b"/0015 \\"), 100), (FIRST, LAST, 1), (FIRST, LAST, SLICE), (at(b"x"),)):
+        assert rows(store, *args) == [[item.key, item.header, item.size, item.cas] for item in walk(store, *args)]
+
+
+async def test_rows_end_as_items_do_and_no_other_word_stands_for_them(node: Server) -> None:
+    assert await talk(node.port, b"scan - + 10 rows\r\nscan - + 10 row\r\nscan - + 10 rows x\r\n") == (
+        b"END\r\nERROR\r\nERROR\r\n"
+    )
 
 
 LETTERS = b"ab\n \\\0\xff"

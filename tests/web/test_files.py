@@ -386,7 +386,11 @@ class TestPaths:
 
 class TestPages:
     async def test_a_method_that_a_page_hasn_t_is_405_with_allow(self, front: Client, path: str) -> None:
-        for page, allowed in (("/file", "DELETE,GET,HEAD,POST,PUT"), ("/files", "POST,PUT"), ("/status", "GET,HEAD")):
+        for page, allowed in (
+            ("/file", "DELETE,GET,HEAD,POST,PUT"),
+            ("/files", "GET,POST,PUT"),
+            ("/status", "GET,HEAD"),
+        ):
             answer = await front.patch(url(path, page), data=b"x")
             assert answer.headers["Allow"] == allowed
             await problem(answer, 405)

@@ -1,0 +1,156 @@
+"""``GET /files``: which files there are, a page as JSON or all of them as a stream of lines."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from typing import NamedTuple
+from urllib.parse import parse_qsl
+
+import msgspec
+from aiohttp import web
+
+from sfss.errors import BadRequest, SfssError
+from sfss.files import Files, Found
+from sfss.record import Header
+from sfss.web import content_types
+
+log = logging.getLogger("sfss.web")
+
+NDJSON = "application/x-ndjson"
+DEFAULT_LIMIT, MAX_LIMIT = 1000, 10_000  # files and prefixes of a page
+_DELIMITER = "/"
+_LAST_TIME = 253_402_300_799_999_999  # microseconds since the epoch, of the last year that ISO 8601 has
+
+
+class _File(msgspec.Struct, gc=False):
+    """A file as it is told. ``etag`` and ``type`` are as GET gives them."""
+
+    path: str
+    size: int
+    etag: str
+    type: str
+    modified: datetime.datetime
+
+
+class _Folder(msgspec.Struct, gc=False):
+    """A line of a stream for all that begins so."""
+
+    prefix: str
+
+
+class _Page(msgspec.Struct):
+    """``next`` is what to give as ``after`` for the next page; None if this is the last one."""
+
+    prefix: str
+    files: Sequence[_File]
+    prefixes: Sequence[str]
+    next: str | None
+
+
+class _Query(NamedTuple):
+    prefix: str
+    after: str
+    folders: bool
+    limit: int | None
+
+
+_encoder = msgspec.json.Encoder()
+
+
+class ListingHandlers:
+    """The handlers, over one file service."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """GET: a page; or the stream, if that is what the client accepts."""
+        query = _query(request)
+        if _wants_stream(request):
+            return await self._stream(request, query)
+        return await self._page(query)
+
+    async def _page(self, query: _Query) -> web.Response:
+        limit = DEFAULT_LIMIT if query.limit is None else query.limit
+        if limit > MAX_LIMIT:
+            raise BadRequest(f"limit={limit}: a page has at most {MAX_LIMIT}; a stream has no limit (Accept: {NDJSON})")
+        found: list[Found] = []
+        async with contextlib.aclosing(self._list(query, limit)) as batches:
+            async for batch in batches:
+                found += batch
+                if len(found) > limit:
+                    break
+        page = _Page(
+            query.prefix,
+            [_file(file.path, file.header) for file in found[:limit] if file.header is not None],
+            [file.path for file in found[:limit] if file.header is None],
+            found[limit - 1].path if len(found) > limit else None,
+        )
+        return web.Response(body=_encoder.encode(page), content_type="application/json", headers={"Vary": "Accept"})
+
+    async def _stream(self, request: web.Request, query: _Query) -> web.StreamResponse:
+        """At the pace of whoever reads it. What fails before the first line is a problem; behind that it is cut off."""
+        response = web.StreamResponse(headers={"Content-Type": NDJSON, "Vary": "Accept"})
+        left = query.limit
+        async with contextlib.aclosing(self._list(query, left or 0)) as batches:
+            try:
+                async for batch in batches:
+                    if left is not None:
+                        batch, left = batch[:left], left - len(batch)
+                    if not response.prepared:
+                        await response.prepare(request)
+                    await response.write(_encoder.encode_lines(_lines(batch)))
+                    if left is not None and left <= 0:
+                        break
+                if not response.prepared:
+                    await response.prepare(request)
+                await response.write_eof()
+            except SfssError as error:
+                if not response.prepared:
+                    raise
+                log.warning("a list was cut off: %s", error)
+                if request.transport is not None:
+                    request.transport.abort()
+            except ConnectionError:  # whoever asked has gone
+                pass
+        return response
+
+    def _list(self, query: _Query, wanted: int) -> AsyncGenerator[Sequence[Found], None]:
+        return self._files.list(query.prefix, query.after, folders=query.folders, wanted=wanted)
+
+
+def _lines(found: Sequence[Found]) -> list[_File | _Folder]:
+    return [_file(file.path, file.header) if file.header is not None else _Folder(file.path) for file in found]
+
+
+def _file(path: str, header: Header) -> _File:
+    version = header.version
+    return _File(
+        path,
+        header.size,
+        f'"{header.sha256.hex()}"',
+        header.type or content_types.guess(path),
+        datetime.datetime.fromtimestamp((version if version < _LAST_TIME else _LAST_TIME) / 1e6, datetime.UTC),
+    )
+
+
+def _query(request: web.Request) -> _Query:
+    """Raises BadRequest. What isn't UTF-8 is kept as surrogates, which the file service refuses."""
+    given: dict[str, str] = {}
+    for name, value in parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True, errors="surrogateescape"):
+        if name in ("prefix", "after", "delimiter", "limit") and given.setdefault(name, value) != value:
+            raise BadRequest(f"the query has more than one {name}")
+    delimiter, limit = given.get("delimiter", ""), given.get("limit")
+    if delimiter not in ("", _DELIMITER):
+        raise BadRequest(f"delimiter={delimiter[:100]}: there is only '{_DELIMITER}'")
+    if limit is not None and not (limit.isascii() and limit.isdigit() and len(limit) <= 9 and int(limit) > 0):
+        raise BadRequest(f"limit={limit[:100]}: give a number from 1 to {MAX_LIMIT}")
+    return _Query(given.get("prefix", ""), given.get("after", ""), bool(delimiter), int(limit) if limit else None)
+
+
+def _wants_stream(request: web.Request) -> bool:
+    accepted = ",".join(request.headers.getall("Accept", ())).lower().split(",")
+    return any(kind.partition(";")[0].strip() == NDJSON for kind in accepted)
