@@ -120,7 +120,7 @@ async def _pause(cluster: Cluster, seconds: float) -> int:
     """Note for all fronts that none is to walk for so long."""
     from sfss.cluster import lease
 
-    until = time.time() + seconds if seconds else 0.0
+    until = cluster.now() / 1e6 + seconds if seconds else 0.0
     try:
         noted = await lease.change(
             cluster, secrets.randbits(32), lambda state: msgspec.structs.replace(state, paused_until=until)

@@ -13,7 +13,6 @@ import asyncio
 import logging
 import random
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -87,11 +86,15 @@ class Background:
         }
 
     def _what_it_does(self) -> str:
-        if self._state.paused_until > time.time():
+        if self._state.paused_until > self._now():
             return "paused"
         if self._walking is not None:
             return "walking"
-        return "another front walks" if self._state.until > time.time() else "resting"
+        return "another front walks" if self._state.until > self._now() else "resting"
+
+    def _now(self) -> float:
+        """In seconds, as the state's times are."""
+        return self._cluster.now() / 1e6
 
     async def _go_on(self, step: Callable[[], Awaitable[None]], pause: float) -> None:
         """``step`` again and again; whatever goes wrong is logged, and tried again."""
@@ -155,7 +158,7 @@ class Background:
             await self._walk(topology)
 
     def _is_time(self, state: State) -> bool:
-        now = time.time()
+        now = self._now()
         if state.paused_until > now or (state.until > now and state.holder != self._front):
             return False
         return self._urgent or now - state.finished > (self._interval if state.well else AGAIN)
@@ -163,7 +166,7 @@ class Background:
     def _claim(self, state: State) -> State | None:
         if not self._is_time(state):
             return None
-        return msgspec.structs.replace(state, holder=self._front, until=time.time() + LEASE)
+        return msgspec.structs.replace(state, holder=self._front, until=self._now() + LEASE)
 
     async def _walk(self, topology: Topology) -> None:
         """Until all is walked over, or the nodes have changed, or another front has taken it over."""
@@ -184,6 +187,7 @@ class Background:
             for task in either:
                 task.cancel()
             await asyncio.wait(either)
+            self._copies_written += self._walking.summary.copies_written
             self._walking = None
 
     async def _holds_on(self, walking: Repair) -> bool:
@@ -191,7 +195,7 @@ class Background:
 
         def renew(state: State) -> State | None:
             ours = state.holder == self._front
-            return msgspec.structs.replace(state, until=time.time() + LEASE) if ours else None
+            return msgspec.structs.replace(state, until=self._now() + LEASE) if ours else None
 
         try:
             state = await lease.change(self._cluster, self._front, renew)
@@ -200,7 +204,7 @@ class Background:
         if state is None:
             return False
         self._state = state
-        (walking.pace.pause if state.paused_until > time.time() else walking.pace.resume)()
+        (walking.pace.pause if state.paused_until > self._now() else walking.pace.resume)()
         return True
 
     async def _finish(self, summary: Summary) -> None:
@@ -208,7 +212,7 @@ class Background:
             return msgspec.structs.replace(
                 state,
                 until=0.0,
-                finished=time.time(),
+                finished=self._now(),
                 well=summary.well,
                 under_replicated=summary.under_replicated,
                 damaged=summary.damaged_keys,
@@ -218,6 +222,5 @@ class Background:
             "repair has walked over %s keys in %.0f s: %s copies were written, %s files still lack one, %s are damaged",
             summary.keys, summary.seconds, summary.copies_written, summary.under_replicated, summary.damaged_keys,
         )  # fmt: skip
-        self._copies_written += summary.copies_written
         self._was_away = bool(summary.away)
         self._state = await lease.change(self._cluster, self._front, note) or self._state

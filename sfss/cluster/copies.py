@@ -179,7 +179,10 @@ class Copies:
         return sorted(nodes, key=lambda node: (node.away is not None, means[node] > quick))
 
     def latency(self, node: Backend) -> Latency:
-        return self._latencies.setdefault(node, Latency())
+        found = self._latencies.get(node)
+        if found is None:
+            found = self._latencies[node] = Latency()
+        return found
 
     def _mend(self, key: bytes, holder: Backend, newest: _Answer, lacking: Sequence[Backend]) -> None:
         """Behind the answer, write the newest version where it was seen to be missing, old or damaged."""
@@ -382,7 +385,7 @@ class _Search:
 
     async def run(self) -> _Answer | None:
         """The newest answer; None if there is no file for sure."""
-        while (node := self._wanted()) is not None:
+        for node in self._first():
             self._queue.remove(node)
             self._ask_node(node, whole=self._whole and not self._asked)
         while True:
@@ -421,15 +424,14 @@ class _Search:
         behind = [node for node, answer in self.answers.items() if _order(answer) < _order(newest)]
         return [node for node in self._place.owners if node in behind or node in self.damaged]
 
-    def _wanted(self) -> Backend | None:
-        """Who must be asked so that each group can have its quorum."""
-        asked = list(self._asked.values())
-        lacking = [
-            group
-            for group in self._place.groups
-            if sum(node in asked for node in group.owners) < self._place.quorum.read
-        ]
-        return next((node for node in self._queue if any(node in group.owners for group in lacking)), None)
+    def _first(self) -> list[Backend]:
+        """Those that must be asked so that each group can have its quorum."""
+        first: list[Backend] = []
+        for group in self._place.groups:
+            there = sum(node in group.owners for node in first)
+            others = [node for node in self._queue if node in group.owners and node not in first]
+            first += others[: max(self._place.quorum.read - there, 0)]
+        return first
 
     def _ask_next(self, *, whole: bool) -> bool:
         if not self._queue:
@@ -550,10 +552,10 @@ def _counting(place: Place, group: Group) -> Sequence[Backend]:
 
 def _suffices(place: Place, nodes: Container[Backend], needed: int) -> bool:
     """Whether these are ``needed`` of each group. A ring that was made for fewer copies may have fewer."""
-    return all(
-        sum(node in nodes for node in _counting(place, group)) >= min(needed, len(group.owners))
-        for group in place.groups
-    )
+    for group in place.groups:
+        if sum([node in nodes for node in _counting(place, group)]) < min(needed, len(group.owners)):
+            return False
+    return True
 
 
 async def put_newer(node: Backend, key: bytes, data: bytes, version: Header) -> bool:

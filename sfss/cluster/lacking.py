@@ -28,8 +28,8 @@ class Lacking:
             self.overflown = True
 
     def take(self, count: int, is_wanted: Callable[[bytes], bool]) -> list[bytes]:
-        """Up to ``count`` keys that are wanted, of the oldest ten times as many; others are looked at the next time."""
-        for key in list(itertools.islice(self._keys, 10 * count)):
+        """Up to ``count`` keys that are wanted, of the oldest twice as many; others are looked at the next time."""
+        for key in list(itertools.islice(self._keys, 2 * count)):
             del self._keys[key]
             if len(self._taken) < count and is_wanted(key):
                 self._taken.add(key)

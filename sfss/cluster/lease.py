@@ -2,12 +2,12 @@
 
 It is written under a condition, as a file is that two callers want to create, so that of several fronts one walks. That
 it is only one saves work and is not needed for safety: repairs may run side by side. So clocks that differ by some
-seconds do no harm, and a cluster whose nodes can't decide conditions is walked by several fronts at worst.
+seconds do no harm; those that are far off go by the nodes', as versions do. A cluster whose nodes can't decide
+conditions is walked by several fronts at worst.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import msgspec
@@ -22,7 +22,7 @@ _TRIES = 5  # of a change, while others change it too
 
 
 class State(msgspec.Struct, frozen=True):
-    """What the fronts agree on. Times in seconds since the epoch."""
+    """What the fronts agree on. Times in seconds since the epoch, by ``Cluster.now``."""
 
     holder: int = 0  # the front that walks, or walked last
     until: float = 0.0  # it has said that it goes on before then; later it is gone
@@ -53,13 +53,13 @@ async def change(cluster: Cluster, front: int, make: Callable[[State], State | N
         new = make(await read(cluster))
         if new is None:
             return None
-        if await cluster.put_if(KEY, _record(new, front, there), token):
+        if await cluster.put_if(KEY, _record(new, front, cluster.now(), there), token):
             return new
     return None
 
 
-def _record(state: State, front: int, there: Header | None) -> bytes:
+def _record(state: State, front: int, now: int, there: Header | None) -> bytes:
     payload = _encoder.encode(state)
-    version = max(time.time_ns() // 1000, there.version + 1 if there is not None else 0)
+    version = max(now, there.version + 1 if there is not None else 0)
     header = Header(Kind.FILE, version, front, len(payload), b"", len(payload), record.payload_checksum(payload))
     return record.encode(header, payload)

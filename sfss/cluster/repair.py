@@ -16,13 +16,13 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from typing import Any
 
 from sfss import record
-from sfss.backends.base import Listed
+from sfss.backends.base import Backend, Listed
 from sfss.cluster.pace import Pace
 from sfss.cluster.summary import Summary
 from sfss.cluster.topology import Place, Topology
 from sfss.cluster.turn import Turn
 from sfss.cluster.walk import PATIENCE, SLICE, UNKNOWN, Batch, Told, Walk
-from sfss.cluster.wholeness import any_marked, mark
+from sfss.cluster.wholeness import any_marked, is_marked, mark
 from sfss.errors import Damaged, SfssError
 from sfss.record import Kind
 
@@ -63,13 +63,15 @@ class Repair:
         self._moving_only = moving_only
         self._walk = Walk(topology.nodes.values(), self.pace, slice=slice, patience=patience)
         self._turns = _Turns()
+        self._lacking: set[Backend] = set()  # the nodes that lack something still
         leaving = set(topology.leaving)
         self._staying = [node for node in topology.nodes.values() if node not in leaving]
 
     async def run(self) -> Summary:
         """All of it, once. What fails is in the summary. If it is cancelled, the summary holds until then.
 
-        Nodes that were seen to lack nothing are marked so (``wholeness.py``); by a rebalance, those that join.
+        Nodes that were seen to lack nothing are marked so (``wholeness.py``); by a rebalance, those that join. One that
+        lacks something, as for want of room, keeps the others from theirs only where nobody has a mark yet.
         """
         began = time.monotonic()
         try:
@@ -79,22 +81,36 @@ class Repair:
             await self._turns.finish()
             self._note_the_walk()
             self.summary.finished = True
-            if self.summary.lacks_nothing:
+            if not self._walk.lost:
                 await self._mark(began)
+                await self._note_who_came_anew(began)
         finally:
             await self._turns.cancel()
             self._note_the_walk()
         return self.summary
 
     async def _mark(self, began: float) -> None:
-        nodes, joining = self._topology.nodes.values(), self._topology.joining
+        nodes = list(self._topology.nodes.values())
+        joining = self._topology.joining if self._moving_only else []
         try:
-            if not self._moving_only:
-                await mark(nodes, began)
-            elif await any_marked(node for node in nodes if node not in joining):  # else nobody needs one
-                await mark(joining, began)
+            may_be_needless = joining or self._lacking
+            if may_be_needless and not await any_marked(node for node in nodes if node not in joining):
+                return
+            if joining or not self._moving_only:
+                await mark([node for node in joining or nodes if node not in self._lacking], began)
         except SfssError as error:  # it is in want of a mark until the next time
             log.warning("a node that lacks nothing could not be marked so: %s", error)
+
+    async def _note_who_came_anew(self, began: float) -> None:
+        """A node that came anew in the middle may be an empty one by now: its mark shows that it isn't."""
+        for node in self._topology.nodes.values():
+            if node.since is not None and node.since <= began:
+                continue
+            try:
+                if not await is_marked(node):
+                    self._walk.lost[node] = "it came anew in the middle, and may have lost what it had"
+            except SfssError as error:
+                self._walk.lost[node] = str(error)
 
     async def _go_over(self, batch: Batch) -> None:
         for some in _pieces(batch.items(), AT_ONCE):
@@ -118,6 +134,7 @@ class Repair:
         )
         async with self.pace.step():
             await turn.run()
+        self._lacking.update(turn.lacking)
 
     def _note_the_walk(self) -> None:
         self.summary.listed = self._walk.listed

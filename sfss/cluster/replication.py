@@ -54,7 +54,7 @@ class Cluster:
         self._copies = Copies()
         self._clock = Clock(lambda: self._nodes)
         self._tombstone_ttl = tombstone_ttl
-        self._parting: set[asyncio.Task[None]] = set()
+        self._parting: dict[asyncio.Task[None], Backend] = {}
 
     async def start(self) -> None:
         """Connect to every node, or begin to try."""
@@ -63,11 +63,12 @@ class Cluster:
     async def close(self) -> None:
         """Disconnect from every node."""
         await self._copies.close()
-        for task in self._parting:
+        parting = dict(self._parting)
+        for task in parting:
             task.cancel()
-        if self._parting:
-            await asyncio.wait(self._parting)
-        await asyncio.gather(*(node.close() for node in self._nodes))
+        if parting:
+            await asyncio.wait(parting)
+        await asyncio.gather(*(node.close() for node in (*self._nodes, *parting.values())))
 
     @property
     def topology(self) -> Topology:
@@ -93,8 +94,8 @@ class Cluster:
         self._changed = asyncio.Event()
         for node in before.difference(self._nodes):
             task = asyncio.create_task(_part_with(node))
-            self._parting.add(task)
-            task.add_done_callback(self._parting.discard)
+            self._parting[task] = node
+            task.add_done_callback(self._parting.pop)
 
     def now(self) -> int:
         """The time for a new version, in microseconds since the epoch."""
@@ -103,7 +104,7 @@ class Cluster:
     async def get(self, key: bytes) -> Record | None:
         """The record, checked; None if there is none for sure. Raises Damaged, Unavailable."""
         place = self._topology.place(key)
-        if (node := _only(place)) is not None:
+        if (node := place.only) is not None:
             data = await node.get(key)
             return None if data is None else _checked(node, data)
         found = await self._copies.find(key, place, whole=True)
@@ -112,7 +113,7 @@ class Cluster:
     async def head(self, key: bytes) -> Header | None:
         """The record's header, checked; its payload isn't read where the owner can do without."""
         place = self._topology.place(key)
-        if (node := _only(place)) is not None:
+        if (node := place.only) is not None:
             data = await node.head(key)
             return None if data is None else _checked_header(node, data)
         found = await self._copies.find(key, place, whole=False)
@@ -139,7 +140,7 @@ class Cluster:
         Raises TooLarge, OutOfSpace, Unavailable. False if a newer version was seen to lie there: nothing was done.
         """
         place = self._topology.place(key)
-        if (node := _only(place)) is not None:
+        if (node := place.only) is not None:
             return await node.set(key, data)
         return await self._copies.put(key, data, place)
 
@@ -211,7 +212,7 @@ class Cluster:
     async def _state(self, node: Backend, key: bytes, place: Place) -> tuple[Header | None, int | Guard]:
         """What the node decides by: the newest version that there is, which it is given first if it hasn't got it."""
         header, state = await self._state_at(node, key)
-        if _only(place) or not await self._bring_newer(node, key, header, place):
+        if place.only or not await self._bring_newer(node, key, header, place):
             return header, state
         return await self._state_at(node, key)
 
@@ -248,7 +249,7 @@ class Cluster:
                     await self._give_way(key, data, there, place)
                 return False
             decided.append(node)
-        if not _only(place):
+        if not place.only:
             overtaken_by = await self._copies.put_decided(key, data, place, decided, token.seen)
             if overtaken_by is not None:
                 await self._give_way(key, data, overtaken_by, place)
@@ -265,15 +266,8 @@ class Cluster:
 
 async def _part_with(node: Backend) -> None:
     """Disconnect when what was asked of the node when it was still one of ours must have ended."""
-    try:
-        await asyncio.sleep(_PARTING)
-    finally:
-        await node.close()
-
-
-def _only(place: Place) -> Backend | None:
-    """The one node that has the key's only copy, or None."""
-    return place.owners[0] if place.quorum.copies == 1 and len(place.owners) == 1 else None
+    await asyncio.sleep(_PARTING)
+    await node.close()
 
 
 def _checked(node: Backend, data: bytes) -> Record:

@@ -43,11 +43,6 @@ class Summary:
     _began: float = field(default_factory=time.monotonic, repr=False)
 
     @property
-    def lacks_nothing(self) -> bool:
-        """Whether every node was walked, and each owner has its copy of every key that was worked on."""
-        return self.finished and not (self.away or self.under_replicated)
-
-    @property
     def well(self) -> bool:
         """Whether all is as it should be now, for what can be known."""
         left = self.away or self.under_replicated or self.damaged_keys or self.strays_left

@@ -54,6 +54,7 @@ class Place(NamedTuple):
     owners: Sequence[Backend]
     spares: Sequence[Backend]
     joining: Sequence[Backend]  # the nodes, of all keys, that are being filled
+    only: Backend | None  # the one node that has the key's only copy, if that is so
 
     @property
     def deciders(self) -> Sequence[Backend]:
@@ -118,4 +119,5 @@ class Topology:
             groups = groups[:1]  # only the spares differ, and they don't count
         owners = list(dict.fromkeys(node for group in groups for node in group.owners))
         spares = dict.fromkeys(node for group in groups for node in group.spares if node not in owners)
-        return Place(self.quorum, groups, owners, list(spares), self.joining)
+        only = owners[0] if copies == 1 and len(owners) == 1 else None
+        return Place(self.quorum, groups, owners, list(spares), self.joining, only)

@@ -79,6 +79,16 @@ class Turn:
                 break
         self._sum_up()
 
+    @property
+    def lacking(self) -> Sequence[Backend]:
+        """The owners that may lack the newest version still; of a version that is lost, none."""
+        owners, newest = self._place.owners, self._newest()
+        if not all(node in self._copies for node in (*owners, *self._told)):
+            return owners
+        if newest is None or not any(copy.is_sound and copy.order == newest.order for copy in self._copies.values()):
+            return []
+        return [node for node in owners if not self._copies[node].is_sound or self._copies[node].order < newest.order]
+
     async def _put_right(self) -> bool:
         """False if it turned out that things aren't as they looked: they must be looked at again."""
         newest = self._newest()

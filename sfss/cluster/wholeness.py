@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sfss.backends.base import Backend
@@ -43,21 +43,41 @@ class Wholeness:
         """Whether the node's miss of a key of this place counts. Raises NodeError if the node itself can't tell."""
         if place.quorum.copies == 1 or node in place.joining or await self._is_marked(node):
             return True
-        others = [other for other in place.owners if other is not node and other.away is None]
-        answers = await asyncio.gather(*map(self._is_marked, others), return_exceptions=True)
-        if not any(answer is True for answer in answers):
+        if not await self._any_marked([other for other in place.owners if other is not node and other.away is None]):
             return True
-        return await self._is_marked(node, again=0.0)  # all may have been marked since it was asked
+        return await self._ask(node)  # all may have been marked since it was asked
 
-    async def _is_marked(self, node: Backend, again: float = _AGAIN) -> bool:
-        """``again``: seconds for which it is believed that it has none."""
-        since, look, now = node.since, self._looks.get(node), time.monotonic()
-        if look is None or look.since != since or not (look.marked or now - look.at < again):
-            marked = await node.get(MARK) is not None
-            if since is None or node.since != since:  # who knows which of them answered
-                return False
-            look = self._looks[node] = _Look(since, now, marked)
-        return look.marked
+    async def _any_marked(self, nodes: Sequence[Backend]) -> bool:
+        known = list(map(self._known, nodes))
+        if True in known or None not in known:
+            return True in known
+        unknown = [node for node, has_one in zip(nodes, known, strict=True) if has_one is None]
+        answers = await asyncio.gather(*map(self._ask, unknown), return_exceptions=True)
+        return any(answer is True for answer in answers)
+
+    async def _is_marked(self, node: Backend) -> bool:
+        known = self._known(node)
+        return known if known is not None else await self._ask(node)
+
+    def _known(self, node: Backend) -> bool | None:
+        """None if it must be asked."""
+        look = self._looks.get(node)
+        if look is None or look.since != node.since:
+            return None
+        return look.marked if look.marked or time.monotonic() - look.at < _AGAIN else None
+
+    async def _ask(self, node: Backend) -> bool:
+        since, now = node.since, time.monotonic()
+        marked = await is_marked(node)
+        if since is None or node.since != since:  # who knows which of them answered
+            return False
+        self._looks[node] = _Look(since, now, marked)
+        return marked
+
+
+async def is_marked(node: Backend) -> bool:
+    """Whether it has its mark, asked now. Raises NodeError."""
+    return await node.get(MARK) is not None
 
 
 async def mark(nodes: Iterable[Backend], began: float) -> None:
@@ -70,17 +90,17 @@ async def mark(nodes: Iterable[Backend], began: float) -> None:
 
 
 async def _mark(node: Backend) -> None:
-    if await node.get(MARK) is None:
+    if not await is_marked(node):
         await node.set(MARK, _CONTENT)
 
 
 async def any_marked(nodes: Iterable[Backend]) -> bool:
     """Whether one of the nodes that are here has a mark."""
-    return any([await node.get(MARK) is not None for node in nodes if node.away is None])
+    return any([await is_marked(node) for node in nodes if node.away is None])
 
 
 async def missing_marks(nodes: Iterable[Backend]) -> list[Backend]:
     """Of the nodes that are here, those without a mark, if another one has one: they have lost what they had."""
     here = [node for node in nodes if node.away is None]
-    marked = [await node.get(MARK) is not None for node in here]
-    return [node for node, is_marked in zip(here, marked, strict=True) if not is_marked] if any(marked) else []
+    marked = [await is_marked(node) for node in here]
+    return [node for node, has_one in zip(here, marked, strict=True) if not has_one] if any(marked) else []

@@ -156,6 +156,39 @@ async def test_a_walk_ends_at_once_when_the_nodes_change(farm: Farm, monkeypatch
         await repairer.close()
 
 
+async def test_what_a_walk_has_written_stays_counted_when_it_is_cut_short(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [b"/background/%d" % number for number in range(400)]
+    for key in keys:
+        farm.leave(farm.owners(key)[0], key, version(1))
+    monkeypatch.setattr("sfss.cluster.repair.TOGETHER", 1)
+    repairer = Background(farm.cluster, interval=DAY, share=0.05, tombstone_ttl=DAY)
+    repairer.start()
+    try:
+        await until(lambda: repairer.status()["copies_written"])
+        written = repairer.status()["copies_written"]
+        known = farm.cluster.topology
+        await farm.cluster.change(Topology(known.nodes.values(), known.quorum))
+        await until(lambda: repairer.status()["state"] != "walking")
+        assert repairer.status()["copies_written"] >= written  # type: ignore[operator]
+    finally:
+        await repairer.close()
+
+
+async def test_a_front_whose_clock_is_far_ahead_keeps_the_others_from_no_walk(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with another_front(farm) as ahead:
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time_ns", lambda now=time.time_ns: now() + DAY * 10**9)
+            patch.setattr(time, "time", lambda now=time.time: now() + DAY)
+            async with looked_after(ahead) as repairer:
+                await until(lambda: repairer.status()["finished"])
+        state = await lease.read(farm.cluster)
+        assert state.finished == pytest.approx(time.time(), abs=10)
+
+
 def test_what_lacks_is_noted_up_to_a_bound_and_taken_in_turn() -> None:
     lacking = Lacking(limit=3)
     for key in (b"a", b"b", b"a", b"c"):

@@ -20,6 +20,7 @@ class Node(NamedTuple):
     """As much of a node as a clock sees."""
 
     epoch: float | None
+    since: float | None = 1.0
 
 
 def clock(*ahead: float | None) -> Clock:
@@ -52,6 +53,20 @@ def test_a_clock_that_is_off_is_told(caplog: pytest.LogCaptureFixture) -> None:
     assert [record.getMessage() for record in caplog.records] == [
         "this machine's clock is 3600 s behind the nodes': versions go by theirs. Set the clock"
     ]
+
+
+def test_a_clock_that_is_set_right_after_the_nodes_were_asked_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, steady = time.time_ns, time.monotonic
+    monkeypatch.setattr(time, "time_ns", lambda: right() - int(HOUR * 1e9))  # and so it was at all nodes
+    nodes = [Node(time.time_ns() / 1e9 - steady(), steady())]
+    ours = Clock(lambda: cast(Any, nodes))
+    assert ours.now() / 1e6 == pytest.approx(time.time() - HOUR, abs=0.5)
+    monkeypatch.setattr(time, "time_ns", right)  # by NTP
+    monkeypatch.setattr(time, "monotonic", lambda: steady() + 2)
+    assert ours.now() / 1e6 == pytest.approx(time.time(), abs=3)
+    nodes[:] = [Node(time.time() - HOUR - time.monotonic(), time.monotonic() + 1)]  # it was asked anew
+    monkeypatch.setattr(time, "monotonic", lambda: steady() + 4)
+    assert ours.now() / 1e6 == pytest.approx(time.time() - HOUR, abs=5)
 
 
 async def test_real_nodes_tell_their_time(nodes: Nodes) -> None:

@@ -224,6 +224,14 @@ async def test_a_node_that_was_taken_away_is_parted_with(growth: Growth, monkeyp
         assert list(cluster.ready()) == [str(growth.addresses[number]) for number in (1, 2, 3)]
 
 
+async def test_a_node_that_was_taken_away_is_parted_with_at_the_end_too(growth: Growth) -> None:
+    async with growth.front("0123") as cluster:
+        gone = cluster.topology.nodes["node0"]
+        await cluster.change(growth.topology("123", known=cluster))
+        assert gone.away is None
+    assert gone.away is not None
+
+
 async def test_the_mark_of_a_single_copys_deletion_goes_by_itself(growth: Growth) -> None:
     if growth.quorum != ONE_COPY:
         return

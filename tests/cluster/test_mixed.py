@@ -110,7 +110,7 @@ async def test_repair_fills_each_by_what_it_can(mixed: Mixed) -> None:
         await settled(mixed.cluster, key, 1)
         await topology.place(key).owners[0].delete(key)
     summary = await Repair(topology, tombstone_ttl=86400).run()
-    assert summary.lacks_nothing
+    assert summary.well
     assert summary.copies_written == len(keys)
     for key in keys:
         assert all([await node.get(key) == version(1) for node in topology.place(key).owners])
@@ -122,7 +122,7 @@ async def test_a_memcached_that_forgot_everything_is_not_believed(mixed: Mixed) 
     key = some_keys(1)[0]
     began = time.monotonic()
     summary = await Repair(mixed.cluster.topology, tombstone_ttl=86400).run()
-    assert summary.lacks_nothing
+    assert summary.well
     await wholeness.mark(mixed.cluster.topology.nodes.values(), began)
     assert await mixed.cluster.put(key, version(1))
     await settled(mixed.cluster, key, 1)

@@ -568,6 +568,34 @@ async def test_a_node_that_dies_in_the_middle_is_named_and_the_rest_is_done(farm
     assert are_home(farm)
 
 
+@pytest.mark.parametrize("marked", [True, False], ids=["marked", "never repaired"])
+async def test_a_node_that_is_emptied_in_the_middle_is_not_called_well(farm: Farm, marked: bool) -> None:
+    fill(farm)
+    if marked:
+        assert (await repaired(farm.cluster)).well
+    repair = repair_of(farm.cluster, slice=10, share=0.2, patience=10)
+    task = asyncio.create_task(repair.run())
+    await until(lambda: repair.summary.keys > len(KEYS) // 2)
+    emptied = farm.names[0]
+    await empty(farm, emptied)
+    summary = await task
+    assert not summary.well
+    assert list(summary.away) == [emptied]
+    assert (await repaired(farm.cluster)).well
+    assert are_home(farm)
+
+
+async def test_a_node_that_comes_back_in_the_middle_as_it_was_is_well(farm: Farm) -> None:
+    fill(farm)
+    assert (await repaired(farm.cluster)).well
+    repair = repair_of(farm.cluster, slice=10, share=0.2, patience=10)
+    task = asyncio.create_task(repair.run())
+    await until(lambda: repair.summary.keys > len(KEYS) // 2)
+    await farm.stop(farm.names[0])
+    await farm.start(farm.names[0])
+    assert (await task).well
+
+
 async def test_a_node_without_room_is_counted_and_keeps_the_others_from_nothing(
     farm: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -586,6 +614,28 @@ async def test_a_node_without_room_is_counted_and_keeps_the_others_from_nothing(
     assert summary.errors == {full: len(its_own)}
     assert (summary.under_replicated, summary.well) == (len(its_own), False)
     assert all(are_home(farm, [key], 5) for key in KEYS if full not in owners_of(farm, key) and key not in lost)
+
+
+async def test_a_node_without_room_keeps_an_emptied_one_from_being_believed_again_no_longer_than_need_be(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(farm)
+    assert (await repaired(farm.cluster)).well
+    emptied, node = farm.names[0], farm.cluster.topology.nodes[farm.names[1]]
+
+    async def no_room(key: bytes, data: bytes, expiry: int = 0) -> bool:
+        raise OutOfSpace("no room")
+
+    await empty(farm, emptied)
+    monkeypatch.setattr(node, "set", no_room)
+    mine = next(key for key in KEYS if node.address.name in owners_of(farm, key))
+    farm.leave(next(name for name in owners_of(farm, mine) if name != node.address.name), mine, version(2))
+    summary = await repaired(farm.cluster)
+    assert summary.under_replicated == 1
+    keys = (b"/repair/none/%d" % number for number in range(1000))
+    assert await found(farm.cluster, next(key for key in keys if emptied in owners_of(farm, key))) is None
+    monkeypatch.undo()
+    assert (await repaired(farm.cluster)).well
 
 
 async def test_a_record_that_a_node_does_not_take_is_counted(tmp_path: Path) -> None:
