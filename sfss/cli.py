@@ -224,7 +224,9 @@ def _reload(settings: Settings, read_again: Callable[[], Settings], reloads: asy
         for key, value in keys.items():
             if value != before[section][key] and f"{section}.{key}" not in config.RELOADED:
                 log.warning("%s.%s has changed: that takes a restart", section, key)
-    reloads.put_nowait(new)
+    taken = {key: after["storage"][key] for key in before["storage"] if f"storage.{key}" in config.RELOADED}
+    storage = msgspec.structs.replace(settings.storage, **taken)
+    reloads.put_nowait(msgspec.structs.replace(settings, storage=storage))
 
 
 def _listen(settings: Settings) -> socket.socket:

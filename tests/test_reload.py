@@ -117,3 +117,16 @@ def test_what_takes_a_restart_is_said(nodes: list[str], tmp_path: Path) -> None:
         reload(service)
         wait_for(lambda: "storage.timeout has changed: that takes a restart" in service.log.read_text())
         wait_for(lambda: "the configuration was read again: 3 nodes" in service.log.read_text())
+
+
+def test_what_takes_a_restart_is_not_taken_over(tmp_path: Path) -> None:
+    """Embedded nodes: their number places the files."""
+    file = tmp_path / "sfss.toml"
+    file.write_text("[embedded]\nnodes = 3\n")
+    with Service(tmp_path, "--config", str(file)) as service:
+        before = seen(service)
+        file.write_text("[embedded]\nnodes = 2\n")
+        reload(service)
+        wait_for(lambda: "embedded.nodes has changed: that takes a restart" in service.log.read_text())
+        wait_for(lambda: "the configuration was read again: 3 nodes" in service.log.read_text())
+        assert seen(service) == before

@@ -63,7 +63,9 @@ class SortedKeys:
         try:
             return await asyncio.shield(working)
         except asyncio.CancelledError:
+            self._database.interrupt()  # to sort millions of keys takes seconds
             await asyncio.wait([working])  # nobody may close what a thread is at
+            working.exception()
             raise
         except sqlite3.Error as error:
             raise Unavailable(

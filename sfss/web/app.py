@@ -170,7 +170,11 @@ async def serve(
 async def _reload_again_and_again(app: web.Application, reloads: asyncio.Queue[Settings]) -> None:
     while True:
         settings = await reloads.get()
-        await reload(app, settings)
+        try:
+            await reload(app, settings)
+        except Exception:  # the next one is to find somebody who listens
+            log.exception("the configuration was read again, and could not be taken over")
+            continue
         todo = ", some join or leave: run sfss rebalance when all fronts know them" if settings.moving else ""
         log.info("the configuration was read again: %s nodes%s", len(app[CLUSTER].topology.nodes), todo)
 
