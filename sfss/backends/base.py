@@ -36,6 +36,13 @@ class Versioned(NamedTuple):
     token: int
 
 
+class Epoch(NamedTuple):
+    """What a node's clock showed when ``time.monotonic`` was 0 here, in seconds."""
+
+    seconds: float
+    within: float  # at most so far from the truth
+
+
 class Listed(NamedTuple):
     """What a node's list says of one item."""
 
@@ -55,8 +62,8 @@ class Backend(Protocol):
         """What the node can do; None before it was first connected to."""
 
     @property
-    def epoch(self) -> float | None:
-        """What the node's clock showed, in seconds, when ``time.monotonic`` was 0 here; to a second, if it is known."""
+    def epoch(self) -> Epoch | None:
+        """How the node's clock goes, as it was when it was last connected to; None if that isn't known."""
 
     @property
     def since(self) -> float | None:

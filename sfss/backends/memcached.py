@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import ParamSpec
 
-from sfss.backends.base import Capabilities, Listed, Versioned
+from sfss.backends.base import Capabilities, Epoch, Listed, Versioned
 from sfss.backends.connection import Connection
 from sfss.backends.lists import Lists
 from sfss.backends.statistics import Statistics
@@ -79,7 +79,7 @@ class MemcachedNode:
     ) -> None:
         self.address = address
         self.capabilities: Capabilities | None = None
-        self.epoch: float | None = None
+        self.epoch: Epoch | None = None
         self.since: float | None = None
         self._name = str(address)
         self._largest_value = largest_value
@@ -298,9 +298,9 @@ class MemcachedNode:
         """What the node is. A server that isn't there to be talked to (too many connections) raises NodeRefused."""
         # One after the other: who is refused is hung up on, and what else is in flight would hide the reason.
         version_reply = self._checked(await connection.call(_is_version, 0, command, b"version"))
+        asked = time.monotonic()
         stats = self._checked(await connection.call(_is_stats, 0, command, b"stats")).stats
-        told = _number(stats, b"time", 0)
-        self.epoch = told + 0.5 - time.monotonic() if told else None  # it tells the second that has begun
+        self.epoch = _epoch(stats, asked, time.monotonic())
         version = version_reply.line.removeprefix(VERSION).strip().decode(errors="replace")
         if version.endswith(OUR_MARK):
             return Capabilities(
@@ -353,6 +353,15 @@ def _is_version(reply: Reply) -> bool:
 
 def _is_stats(reply: Reply) -> bool:
     return (reply.line == END and not reply.values) or _refused(reply)
+
+
+def _epoch(stats: dict[bytes, bytes], asked: float, answered: float) -> Epoch | None:
+    """By the time that a node told somewhen between two moments: ours to the microsecond, others the second begun."""
+    halfway, within = (asked + answered) / 2, (answered - asked) / 2
+    if told := _number(stats, b"time_usec", 0):
+        return Epoch(told / 1e6 - halfway, within)
+    told = _number(stats, b"time", 0)
+    return Epoch(told + 0.5 - halfway, 0.5 + within) if told else None
 
 
 def _number(figures: dict[bytes, bytes], name: bytes, otherwise: int) -> int:

@@ -20,15 +20,18 @@ from sfss.backends.base import Backend
 
 log = logging.getLogger("sfss.cluster")
 
-TOLERANCE = 3.0  # seconds; nodes tell whole ones, and an answer takes its time
+TOLERANCE = 0.1  # seconds, beside what the nodes' answers are uncertain by, by which clocks may differ
+_JUMP = 3.0  # seconds by which this machine's clock leaves its course only if somebody sets it
 _LOOKS = 1.0  # seconds between two looks at what the nodes' clocks say
 
 
 class Clock:
     """A clock, by those of ``nodes``."""
 
-    def __init__(self, nodes: Callable[[], Iterable[Backend]]) -> None:
+    def __init__(self, nodes: Callable[[], Iterable[Backend]], *, ahead: int = 0) -> None:
+        """``ahead``: microseconds by which this machine's clock is to be taken to be wrong, for tests."""
         self._nodes = nodes
+        self._ahead = ahead
         self._looked = float("-inf")
         self._epoch: float | None = None  # what the nodes' clocks showed when our monotonic clock was at 0
         self._ours: float | None = None  # what this machine's clock showed then
@@ -37,7 +40,7 @@ class Clock:
 
     def now(self) -> int:
         """Microseconds since the epoch."""
-        steady, ours = time.monotonic(), time.time_ns() // 1000
+        steady, ours = time.monotonic(), time.time_ns() // 1000 + self._ahead
         if steady - self._looked > _LOOKS:
             self._looked = steady
             self._look(ours / 1e6 - steady, steady)
@@ -46,17 +49,17 @@ class Clock:
     def _look(self, epoch: float, steady: float) -> None:
         if self._ours is None:
             self._ours = epoch
-        if abs(epoch - self._ours) > TOLERANCE:
+        if abs(epoch - self._ours) > _JUMP:
             self._ours, self._set = epoch, steady
         nodes = (node for node in self._nodes() if (node.since or 0.0) > self._set)
         epochs = [node.epoch for node in nodes if node.epoch is not None]
-        self._epoch = statistics.median(epochs) if epochs else None
-        self._note(epoch)
+        self._epoch = statistics.median(told.seconds for told in epochs) if epochs else None
+        self._note(epoch, TOLERANCE + 2 * max((told.within for told in epochs), default=0.0))
 
-    def _note(self, epoch: float) -> None:
+    def _note(self, epoch: float, tolerance: float) -> None:
         ahead = 0.0 if self._epoch is None else epoch - self._epoch
-        off = abs(ahead) > TOLERANCE
+        off = abs(ahead) > tolerance
         if off and not self._off:
-            how = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the nodes'"
+            how = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the nodes'"
             log.warning("this machine's clock is %s: versions go by theirs. Set the clock", how)
         self._off = off

@@ -201,6 +201,7 @@ class Stats:
             ("pid", os.getpid()),
             ("uptime", int(time.monotonic() - self.started)),
             ("time", int(time.time())),
+            ("time_usec", time.time_ns() // 1000),
             ("version", VERSION),
             ("pointer_size", struct.calcsize("P") * 8),
             ("rusage_user", f"{usage.ru_utime:.6f}"),

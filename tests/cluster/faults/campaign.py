@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from sfss.cluster.background import Background
+from sfss.cluster.clock import Clock
 from sfss.cluster.repair import Repair
 from sfss.cluster.replication import Cluster
 from sfss.cluster.summary import Summary
@@ -84,6 +85,11 @@ class Campaign:
             files._last_version = time.time_ns() // 1000 + microseconds if microseconds else 0
             self.fronts.append(files)
         self._operator = await self.farm.front(self.members)
+
+    def set_clock(self, number: int, ahead: int) -> None:
+        """Let the clock of a front's machine be wrong by so many microseconds."""
+        cluster = self.clusters[number]
+        cluster._clock = Clock(cluster.topology.nodes.values, ahead=ahead)
 
     async def close(self) -> None:
         await asyncio.gather(*(repairer.close() for repairer in self.repairers))

@@ -67,6 +67,7 @@ async def test_with_one_and_one_of_two_copies_nothing_is_lost_and_no_404_is_fals
     tmp_path: Path, seed: str, seconds: float, quick_repair: None
 ) -> None:
     async with campaign(tmp_path, seed, 4, QUICK, 0, 0) as made:
+        made.set_clock(1, HOUR)  # or else its writes would win for an hour
         made.look_after(interval=1.0)
         async with made.load(), made.trouble():
             await asyncio.sleep(seconds)
