@@ -356,12 +356,15 @@ def _is_stats(reply: Reply) -> bool:
 
 
 def _epoch(stats: dict[bytes, bytes], asked: float, answered: float) -> Epoch | None:
-    """By the time that a node told somewhen between two moments: ours to the microsecond, others the second begun."""
+    """By the time that a node told somewhen between two moments: ours to the microsecond, others in seconds.
+
+    memcached counts them by a timer of its own, from the second in which it started: it was seen to be one late.
+    """
     halfway, within = (asked + answered) / 2, (answered - asked) / 2
     if told := _number(stats, b"time_usec", 0):
         return Epoch(told / 1e6 - halfway, within)
     told = _number(stats, b"time", 0)
-    return Epoch(told + 0.5 - halfway, 0.5 + within) if told else None
+    return Epoch(told + 0.5 - halfway, 2.0 + within) if told else None
 
 
 def _number(figures: dict[bytes, bytes], name: bytes, otherwise: int) -> int:
