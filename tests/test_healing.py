@@ -21,7 +21,7 @@ from sfss.cluster.replication import Cluster
 from sfss.cluster.topology import Quorum, Topology
 from sfss.config import parse_address
 from sfss.node.server import Server
-from tests.cluster.test_copies import until, version
+from tests.cluster.support import until, version
 from tests.node.support import running
 from tests.servers import HOST, free_port
 from tests.test_record import make

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import gc
 import os
 import random
 import signal
@@ -26,22 +25,12 @@ from sfss.memcache import END, STORED, Reply, retrieval, storage, value
 from tests.backends.faulty import Peer, Script, faulty
 from tests.servers import HOST, free_port, memcached, process, stop_in_its_tracks
 
+pytestmark = pytest.mark.usefixtures("nothing_leaks")
+
 TIMEOUT = 0.2  # seconds; of the calls under test
 LITTLE = 0.15  # seconds that a call may end after its deadline on a busy machine
 AT_ONCE = 0.1  # seconds; a call that fails without waiting for anything takes some ten microseconds
 MIB = 2**20
-
-
-@pytest.fixture(autouse=True)
-async def _nothing_leaks() -> AsyncIterator[None]:
-    """No task, no timer of ours and, by their ResourceWarnings, no socket outlives a test."""
-    yield
-    await asyncio.sleep(0)
-    loop = asyncio.get_running_loop()
-    assert asyncio.all_tasks() - {asyncio.current_task()} == set()
-    timers = [timer for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
-    assert not [timer for timer in timers if "sfss" in repr(timer)]
-    gc.collect()
 
 
 @contextlib.asynccontextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import re
 import time
@@ -24,18 +23,12 @@ from tests.backends.faulty import Faulty, Peer, Script, faulty
 from tests.node.support import PATIENCE
 from tests.servers import HOST, free_port, memcached
 
+pytestmark = pytest.mark.usefixtures("nothing_leaks")
+
 TIMEOUT = 0.2  # seconds; of the lists under test
 LITTLE = 0.15  # seconds that a list may end after its deadline on a busy machine
 ANY = re.compile(rb"[^\x00-\x20\x7f]{1,250}")
 MIB = 2**20
-
-
-@pytest.fixture(autouse=True)
-async def _nothing_leaks() -> AsyncIterator[None]:
-    yield
-    await asyncio.sleep(0)
-    assert asyncio.all_tasks() - {asyncio.current_task()} == set()
-    gc.collect()  # an unclosed socket's ResourceWarning fails the test
 
 
 @contextlib.asynccontextmanager

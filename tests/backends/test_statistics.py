@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import time
 from collections.abc import AsyncIterator
 
@@ -16,16 +15,10 @@ from sfss.errors import NodeAway, NodeBroken, NodeError, NodeTimeout
 from tests.backends.faulty import Faulty, Peer, Script, faulty
 from tests.servers import HOST, free_port, memcached
 
+pytestmark = pytest.mark.usefixtures("nothing_leaks")
+
 TIMEOUT = 0.2  # seconds; of the asks under test
 LITTLE = 0.15  # seconds that an ask may end after its deadline on a busy machine
-
-
-@pytest.fixture(autouse=True)
-async def _nothing_leaks() -> AsyncIterator[None]:
-    yield
-    await asyncio.sleep(0)
-    assert asyncio.all_tasks() - {asyncio.current_task()} == set()
-    gc.collect()  # an unclosed socket's ResourceWarning fails the test
 
 
 @contextlib.asynccontextmanager

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -17,7 +16,7 @@ from sfss.cluster.lacking import Lacking
 from sfss.cluster.lease import State
 from sfss.cluster.replication import Cluster
 from sfss.cluster.topology import Topology
-from tests.cluster.test_copies import QUICK, SAFE, Farm, found, until, version
+from tests.cluster.support import Farm, connected, found, until, version
 
 DAY = 86400
 
@@ -30,16 +29,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "AGAIN", 0.2)
 
 
-@pytest.fixture(params=[SAFE, QUICK], ids=["3 copies, 2 and 2", "2 copies, 1 and 1"])
-async def farm(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Farm]:
-    farm = Farm(tmp_path, request.param)
-    await farm.start()
-    await farm.cluster.start()
-    yield farm
-    await farm.cluster.close()
-    await farm.stop(*list(farm.servers))
-
-
 @contextlib.asynccontextmanager
 async def looked_after(cluster: Cluster, interval: float = DAY) -> AsyncIterator[Background]:
     repairer = Background(cluster, interval=interval, share=1.0, tombstone_ttl=DAY)
@@ -48,16 +37,6 @@ async def looked_after(cluster: Cluster, interval: float = DAY) -> AsyncIterator
         yield repairer
     finally:
         await repairer.close()
-
-
-@contextlib.asynccontextmanager
-async def another_front(farm: Farm) -> AsyncIterator[Cluster]:
-    cluster = farm.new_cluster()
-    await cluster.start()
-    try:
-        yield cluster
-    finally:
-        await cluster.close()
 
 
 async def never_walk(cluster: Cluster) -> None:
@@ -87,7 +66,7 @@ async def test_a_walk_finds_what_nobody_has_noted(farm: Farm) -> None:
     for number, key in enumerate(keys, 1):
         assert await farm.cluster.put(key, version(number))
         await until(lambda key=key: len(farm.versions(key)) == farm.quorum.copies)  # type: ignore[misc]
-    async with another_front(farm) as cluster:  # which has noted nothing
+    async with connected(farm.new_cluster()) as cluster:  # which has noted nothing
         for key in keys:
             store = farm.nodes[farm.owners(key)[0]].store
             head = store.claim(key)
@@ -102,7 +81,7 @@ async def test_a_walk_finds_what_nobody_has_noted(farm: Farm) -> None:
 
 async def test_of_several_fronts_one_walks_and_all_know_of_it(farm: Farm) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        fronts = [farm.cluster, *[await stack.enter_async_context(another_front(farm)) for _ in range(2)]]
+        fronts = [farm.cluster, *[await stack.enter_async_context(connected(farm.new_cluster())) for _ in range(2)]]
         repairers = [await stack.enter_async_context(looked_after(front)) for front in fronts]
         await until(lambda: all(repairer.status()["finished"] for repairer in repairers))
         await asyncio.sleep(0.3)
@@ -179,7 +158,7 @@ async def test_what_a_walk_has_written_stays_counted_when_it_is_cut_short(
 async def test_a_front_whose_clock_is_far_ahead_keeps_the_others_from_no_walk(
     farm: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with another_front(farm) as ahead:
+    async with connected(farm.new_cluster()) as ahead:
         with monkeypatch.context() as patch:
             patch.setattr(time, "time_ns", lambda now=time.time_ns: now() + DAY * 10**9)
             patch.setattr(time, "time", lambda now=time.time: now() + DAY)

@@ -3,135 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
-from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.replication import Cluster
-from sfss.cluster.topology import Quorum, Topology
-from sfss.config import parse_address
+from sfss.cluster.topology import Quorum
 from sfss.errors import Damaged, NodeTimeout, Unavailable
-from sfss.node.server import Server
 from sfss.record import Kind
-from tests.node.support import running, there
-from tests.servers import HOST, free_ports
-from tests.test_record import make
-
-NODES = 5
-MIB = 2**20
-SAFE, QUICK = Quorum(3, 2, 2), Quorum(2, 1, 1)
-
-
-class Farm:
-    """Nodes in the test's own loop, which can be stopped and started, and a cluster over them."""
-
-    def __init__(self, directory: Path, quorum: Quorum) -> None:
-        self.first = free_ports(NODES)
-        self.directory = directory
-        self.quorum = quorum
-        self.servers: dict[str, contextlib.AsyncExitStack] = {}
-        self.nodes: dict[str, Server] = {}
-        self.names = [f"{HOST}:{self.first + number}" for number in range(NODES)]
-        self.cluster = self.new_cluster()
-
-    def new_cluster(self) -> Cluster:
-        nodes = [
-            MemcachedNode(parse_address(name), largest_value=MIB, timeout=0.5, connect_timeout=2.0, retry_after=0.1)
-            for name in self.names
-        ]
-        return Cluster(Topology(nodes, self.quorum))
-
-    async def start(self, *names: str) -> None:
-        for name in names or self.names:
-            stack = self.servers[name] = contextlib.AsyncExitStack()
-            port = int(name.rpartition(":")[2])
-            data = self.directory / str(port)
-            self.nodes[name] = await stack.enter_async_context(running(data, port=port, durability="os"))
-
-    async def stop(self, *names: str) -> None:
-        for name in names:
-            await self.servers.pop(name).aclose()
-            del self.nodes[name]
-
-    def owners(self, key: bytes) -> list[str]:
-        """The owners, and then the spares."""
-        place = self.cluster.topology.place(key)
-        return [node.address.name for node in (*place.owners, *place.spares)]
-
-    def versions(self, key: bytes) -> dict[str, int]:
-        """What each node that is here has."""
-        found = {}
-        for name, server in self.nodes.items():
-            head = server.store.head(key)
-            if head is not None:
-                found[name] = head.size
-        return found
-
-    def leave(self, name: str, key: bytes, data: bytes) -> None:
-        """Put a record on one node, as a write leaves it that came no further."""
-        store = self.nodes[name].store
-        store.put(key, 0, 0, data, store.claim(key))
-
-    async def settled(self, away: int = 0) -> None:
-        """Come back when the cluster knows who is here."""
-        await until(lambda: sum(why is not None for why in self.cluster.ready().values()) == away)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-@pytest.fixture(params=[SAFE, QUICK], ids=["3 copies, 2 and 2", "2 copies, 1 and 1"])
-async def farm(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Farm]:
-    async for farm in _farm(tmp_path, request.param):
-        yield farm
-
-
-@pytest.fixture
-async def safe(tmp_path: Path) -> AsyncIterator[Farm]:
-    async for farm in _farm(tmp_path, SAFE):
-        yield farm
-
-
-@pytest.fixture
-async def quick(tmp_path: Path) -> AsyncIterator[Farm]:
-    async for farm in _farm(tmp_path, QUICK):
-        yield farm
-
-
-async def _farm(directory: Path, quorum: Quorum) -> AsyncIterator[Farm]:
-    farm = Farm(directory, quorum)
-    await farm.start()
-    await farm.cluster.start()
-    yield farm
-    await farm.cluster.close()
-    await farm.stop(*list(farm.servers))
+from tests.cluster.support import Farm, found, started, until, version
+from tests.node.support import there
 
 
 @pytest.fixture
 def key() -> bytes:
     return b"/copies/" + secrets.token_hex(8).encode()
-
-
-def version(number: int, kind: Kind = Kind.FILE) -> bytes:
-    """A record of that version, whose size tells it."""
-    return make(b"x" * (number if kind == Kind.FILE else 0), version=number, kind=kind)
-
-
-async def found(cluster: Cluster, key: bytes) -> int | None:
-    """The version that a read finds; None if there is no file."""
-    record = await cluster.get(key)
-    if record is None or record.header.kind == Kind.TOMBSTONE:
-        return None
-    assert record.header.version == len(record.payload)
-    return record.header.version
 
 
 async def test_a_record_lies_on_its_owners_and_nowhere_else(farm: Farm, key: bytes) -> None:
@@ -382,7 +270,7 @@ async def test_a_damaged_copy_of_a_newer_version_is_not_spread(safe: Farm, key: 
 
 
 async def test_who_is_told_of_a_newer_version_then_finds_it(tmp_path: Path, key: bytes) -> None:
-    async for farm in _farm(tmp_path, Quorum(3, 3, 1)):
+    async with started(tmp_path, Quorum(3, 3, 1)) as farm:
         assert await farm.cluster.put(key, version(1))
         farm.leave(farm.owners(key)[2], key, version(50))  # of a front whose clock is ahead, and which failed
         assert not await farm.cluster.put(key, version(10))

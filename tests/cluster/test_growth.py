@@ -19,12 +19,11 @@ from sfss.config import Address, parse_address
 from sfss.errors import NodeAway
 from sfss.node.server import Server
 from sfss.record import Kind
-from tests.cluster.test_copies import found, until, version
+from tests.cluster.support import MIB, QUICK, SAFE, connected, found, until, version
 from tests.node.support import running
 from tests.servers import HOST, free_ports
 
-MIB = 2**20
-QUORUMS = {"one copy": ONE_COPY, "3 copies, 2 and 2": Quorum(3, 2, 2), "2 copies, 1 and 1": Quorum(2, 1, 1)}
+QUORUMS = {"one copy": ONE_COPY, "3 copies, 2 and 2": SAFE, "2 copies, 1 and 1": QUICK}
 
 Moves = Callable[[list[str], list[str]], bool]  # whether a key with these owners, old and new, is wanted
 
@@ -51,14 +50,10 @@ class Growth:
             address, largest_value=MIB, timeout=2.0, connect_timeout=2.0, retry_after=0.1
         )
 
-    @contextlib.asynccontextmanager
-    async def front(self, nodes: str, joining: str = "", leaving: str = "") -> AsyncIterator[Cluster]:
-        cluster = Cluster(self.topology(nodes, joining, leaving))
-        await cluster.start()
-        try:
-            yield cluster
-        finally:
-            await cluster.close()
+    def front(
+        self, nodes: str, joining: str = "", leaving: str = ""
+    ) -> contextlib.AbstractAsyncContextManager[Cluster]:
+        return connected(Cluster(self.topology(nodes, joining, leaving)))
 
     def moving_key(
         self, moves: Callable[[list[str], list[str]], bool] = lambda old, new: set(old) != set(new)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,15 +15,13 @@ from sfss.backends.memcached import MemcachedNode
 from sfss.cluster import wholeness
 from sfss.cluster.repair import Repair
 from sfss.cluster.replication import Cluster
-from sfss.cluster.topology import Quorum, Topology
+from sfss.cluster.topology import Topology
 from sfss.config import parse_address
 from sfss.record import Kind
 from tests.backends.beansdb import beansdb
-from tests.cluster.test_copies import found, until, version
+from tests.cluster.support import MIB, QUICK, SAFE, connected, found, version
 from tests.node.support import running
 from tests.servers import HOST, free_port, memcached
-
-MIB = 2**20
 
 
 class Mixed(NamedTuple):
@@ -34,7 +31,7 @@ class Mixed(NamedTuple):
     another: Callable[[], contextlib.AbstractAsyncContextManager[Cluster]]
 
 
-@pytest.fixture(params=[Quorum(3, 2, 2), Quorum(2, 1, 1)], ids=["3 copies, 2 and 2", "2 copies, 1 and 1"])
+@pytest.fixture(params=[SAFE, QUICK], ids=["3 copies, 2 and 2", "2 copies, 1 and 1"])
 async def mixed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Mixed]:
     async with contextlib.AsyncExitStack() as stack:
         ours = free_port()
@@ -46,15 +43,9 @@ async def mixed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             f"old={HOST}:{old.port}",
         ]
 
-        @contextlib.asynccontextmanager
-        async def front() -> AsyncIterator[Cluster]:
+        def front() -> contextlib.AbstractAsyncContextManager[Cluster]:
             nodes = [MemcachedNode(parse_address(name), largest_value=MIB) for name in names]
-            cluster = Cluster(Topology(nodes, request.param))
-            await cluster.start()
-            try:
-                yield cluster
-            finally:
-                await cluster.close()
+            return connected(Cluster(Topology(nodes, request.param)))
 
         yield Mixed(await stack.enter_async_context(front()), front)
         assert old.violations == []
@@ -120,17 +111,13 @@ async def test_repair_fills_each_by_what_it_can(mixed: Mixed) -> None:
 
 async def test_a_memcached_that_forgot_everything_is_not_believed(mixed: Mixed) -> None:
     key = some_keys(1)[0]
-    began = time.monotonic()
-    summary = await Repair(mixed.cluster.topology, tombstone_ttl=86400).run()
-    assert summary.well
-    await wholeness.mark(mixed.cluster.topology.nodes.values(), began)
+    assert (await Repair(mixed.cluster.topology, tombstone_ttl=86400).run()).well  # which marks the nodes
     assert await mixed.cluster.put(key, version(1))
     await settled(mixed.cluster, key, 1)
     node = mixed.cluster.topology.nodes["memcached"]
     for name in (wholeness.MARK, key):
         await node.delete(name)
     async with mixed.another() as cluster:
-        await until(lambda: all(why is None for why in cluster.ready().values()))
         assert [lost.address.name for lost in await wholeness.missing_marks(cluster.topology.nodes.values())] == [
             "memcached"
         ]

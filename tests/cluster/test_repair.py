@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 import secrets
-import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from pathlib import Path
@@ -28,7 +27,7 @@ from sfss.config import parse_address
 from sfss.errors import NodeRefused, OutOfSpace
 from sfss.record import Kind, decode_header
 from tests.backends.beansdb import beansdb
-from tests.cluster.test_copies import QUICK, SAFE, Farm, found, until, version
+from tests.cluster.support import QUICK, SAFE, Farm, connected, found, started, until, version
 from tests.node.support import running
 from tests.servers import HOST, memcached
 from tests.test_record import make
@@ -36,31 +35,6 @@ from tests.test_record import make
 DAY = 86400
 LONG_AGO = (int(time.time()) - 10 * DAY) * 1_000_000  # a version of then
 KEYS = [b"/repair/%d" % number for number in range(300)]
-
-
-@pytest.fixture(params=[SAFE, QUICK], ids=["3 copies, 2 and 2", "2 copies, 1 and 1"])
-async def farm(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Farm]:
-    async with started(tmp_path, request.param) as farm:
-        yield farm
-
-
-@pytest.fixture
-async def safe(tmp_path: Path) -> AsyncIterator[Farm]:
-    async with started(tmp_path, SAFE) as farm:
-        yield farm
-
-
-@contextlib.asynccontextmanager
-async def started(directory: Path, quorum: Quorum) -> AsyncIterator[Farm]:
-    farm = Farm(directory, quorum)
-    await farm.start()
-    await farm.cluster.start()
-    try:
-        await farm.settled()
-        yield farm
-    finally:
-        await farm.cluster.close()
-        await farm.stop(*list(farm.servers))
 
 
 @pytest.fixture
@@ -111,15 +85,6 @@ def held(farm: Farm, name: str, key: bytes) -> bytes | None:
     return None if item is None else bytes(item.data)
 
 
-async def empty(farm: Farm, name: str) -> None:
-    """Replace the node by one that has nothing."""
-    await farm.stop(name)
-    shutil.rmtree(farm.directory / name.rpartition(":")[2])
-    await farm.settled(away=1)
-    await farm.start(name)
-    await farm.settled()
-
-
 # --- what is well, and what is missing ---
 
 
@@ -139,7 +104,7 @@ async def test_an_emptied_node_gets_all_that_it_should_have_and_no_byte_is_moved
         fill(farm, [key], number + 1)
     emptied = farm.names[0]
     its_own = [number + 1 for number, key in enumerate(KEYS) if emptied in owners_of(farm, key)]
-    await empty(farm, emptied)
+    await farm.empty(emptied)
     summary = await repaired(farm.cluster)
     assert all(are_home(farm, [key], number + 1) for number, key in enumerate(KEYS))
     needed = sum(len(version(number)) for number in its_own)
@@ -516,7 +481,7 @@ async def test_writes_and_deletions_during_repairs_are_kept(farm: Farm) -> None:
 
 async def test_a_repair_that_is_stopped_anywhere_is_completed_by_the_next(farm: Farm) -> None:
     fill(farm, number=3)
-    await empty(farm, farm.names[0])
+    await farm.empty(farm.names[0])
     for key in KEYS[::7]:
         farm.leave(spare_of(farm, key), key, version(4))
     done = 0
@@ -538,7 +503,7 @@ async def test_a_repair_that_is_stopped_anywhere_is_completed_by_the_next(farm: 
 
 async def test_two_repairs_at_once_leave_what_one_leaves(farm: Farm) -> None:
     fill(farm, number=3)
-    await empty(farm, farm.names[0])
+    await farm.empty(farm.names[0])
     for key in KEYS[::3]:
         farm.leave(spare_of(farm, key), key, version(3))
     summaries = await asyncio.gather(*(repaired(farm.cluster) for _ in range(2)))
@@ -549,7 +514,7 @@ async def test_two_repairs_at_once_leave_what_one_leaves(farm: Farm) -> None:
 async def test_a_node_that_dies_in_the_middle_is_named_and_the_rest_is_done(farm: Farm) -> None:
     fill(farm)
     emptied, dying = farm.names[:2]
-    await empty(farm, emptied)
+    await farm.empty(emptied)
     repair = repair_of(farm.cluster, slice=10)
     task = asyncio.create_task(repair.run())
     await until(lambda: repair.summary.copies_written > 10)
@@ -577,7 +542,7 @@ async def test_a_node_that_is_emptied_in_the_middle_is_not_called_well(farm: Far
     task = asyncio.create_task(repair.run())
     await until(lambda: repair.summary.keys > len(KEYS) // 2)
     emptied = farm.names[0]
-    await empty(farm, emptied)
+    await farm.empty(emptied)
     summary = await task
     assert not summary.well
     assert list(summary.away) == [emptied]
@@ -601,8 +566,8 @@ async def test_a_node_without_room_is_counted_and_keeps_the_others_from_nothing(
 ) -> None:
     fill(farm, number=5)
     full, emptied = farm.names[:2]
-    await empty(farm, full)
-    await empty(farm, emptied)
+    await farm.empty(full)
+    await farm.empty(emptied)
 
     async def no_room(_key: bytes, _data: bytes, _expiry: int = 0) -> bool:
         raise OutOfSpace("node has no room")
@@ -626,7 +591,7 @@ async def test_a_node_without_room_keeps_an_emptied_one_from_being_believed_agai
     async def no_room(key: bytes, data: bytes, expiry: int = 0) -> bool:
         raise OutOfSpace("no room")
 
-    await empty(farm, emptied)
+    await farm.empty(emptied)
     monkeypatch.setattr(node, "set", no_room)
     mine = next(key for key in KEYS if node.address.name in owners_of(farm, key))
     farm.leave(next(name for name in owners_of(farm, mine) if name != node.address.name), mine, version(2))
@@ -663,13 +628,8 @@ async def cluster_of(ports: Iterable[int], quorum: Quorum = SAFE) -> AsyncIterat
         MemcachedNode(parse_address(f"{HOST}:{port}"), largest_value=2**20, timeout=1.0, retry_after=0.1)
         for port in ports
     ]
-    cluster = Cluster(Topology(nodes, quorum))
-    await cluster.start()
-    try:
-        await until(lambda: not any(cluster.ready().values()))
+    async with connected(Cluster(Topology(nodes, quorum))) as cluster:
         yield cluster
-    finally:
-        await cluster.close()
 
 
 @contextlib.asynccontextmanager
@@ -775,13 +735,9 @@ async def growing(farm: Farm, nodes: str, joining: str = "", leaving: str = "") 
             for number in numbers
         ]
 
-    cluster = Cluster(Topology(some(nodes), farm.quorum, joining=some(joining), leaving=some(leaving)))
-    await cluster.start()
-    try:
-        await until(lambda: not any(cluster.ready().values()))
+    topology = Topology(some(nodes), farm.quorum, joining=some(joining), leaving=some(leaving))
+    async with connected(Cluster(topology)) as cluster:
         yield cluster
-    finally:
-        await cluster.close()
 
 
 @pytest.mark.parametrize("quorum", [ONE_COPY, SAFE, QUICK], ids=["1 copy", "3 copies", "2 copies"])
@@ -843,7 +799,7 @@ async def test_files_are_readable_and_writable_while_a_node_joins(farm: Farm) ->
 async def test_it_rests_as_its_share_says(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sfss.cluster.repair.TOGETHER", 1)
     fill(farm)
-    await empty(farm, farm.names[0])
+    await farm.empty(farm.names[0])
     repair = repair_of(farm.cluster, share=0.01)
     task = asyncio.create_task(repair.run())
     await until(lambda: repair.summary.copies_written)
@@ -866,7 +822,7 @@ async def test_a_rest_is_as_long_as_the_step_was(share: float, rest: float) -> N
 
 async def test_while_it_is_paused_it_does_nothing(farm: Farm) -> None:
     fill(farm)
-    await empty(farm, farm.names[0])
+    await farm.empty(farm.names[0])
     repair = repair_of(farm.cluster)
     repair.pace.pause()
     task = asyncio.create_task(repair.run())

@@ -20,7 +20,7 @@ from sfss.config import Address, parse_address
 from sfss.errors import NodeBroken
 from sfss.node.server import Server
 from tests.backends.beansdb import beansdb
-from tests.cluster.test_copies import until
+from tests.cluster.support import until
 from tests.node.support import running
 from tests.servers import HOST, memcached
 from tests.test_record import make

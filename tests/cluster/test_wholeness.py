@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shutil
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from sfss.cluster import wholeness
 from sfss.cluster.repair import Repair
 from sfss.errors import Unavailable
-from tests.cluster.test_copies import SAFE, Farm, found, until, version
+from tests.cluster.support import Farm, found, until, version
 
 
 @pytest.fixture
-async def farm(tmp_path: Path) -> AsyncIterator[Farm]:
-    farm = Farm(tmp_path, SAFE)
-    await farm.start()
-    await farm.cluster.start()
-    yield farm
-    await farm.cluster.close()
-    await farm.stop(*list(farm.servers))
+def farm(safe: Farm) -> Farm:
+    return safe
 
 
 @pytest.fixture
@@ -33,18 +25,8 @@ def key() -> bytes:
 
 
 async def repair(farm: Farm) -> None:
-    began = time.monotonic()
-    summary = await Repair(farm.cluster.topology, tombstone_ttl=86400).run()
-    assert summary.well
-    await wholeness.mark(farm.cluster.topology.nodes.values(), began)
-
-
-async def empty(farm: Farm, name: str) -> None:
-    await farm.stop(name)
-    shutil.rmtree(farm.directory / name.rpartition(":")[2])
-    await farm.settled(away=1)
-    await farm.start(name)
-    await farm.settled()
+    """Which marks the nodes."""
+    assert (await Repair(farm.cluster.topology, tombstone_ttl=86400).run()).well
 
 
 async def leave_on_two(farm: Farm, key: bytes, number: int) -> None:
@@ -59,7 +41,7 @@ async def leave_on_two(farm: Farm, key: bytes, number: int) -> None:
 async def test_what_it_had_acknowledged_with_one_other_is_found_all_the_same(farm: Farm, key: bytes) -> None:
     await repair(farm)
     await leave_on_two(farm, key, 1)
-    await empty(farm, farm.owners(key)[0])
+    await farm.empty(farm.owners(key)[0])
     for _ in range(20):
         assert await found(farm.cluster, key) == 2
 
@@ -69,7 +51,7 @@ async def test_no_404_is_said_on_its_word(farm: Farm, key: bytes) -> None:
     await repair(farm)
     for name in owners[:2]:  # of which the third one knows nothing
         farm.leave(name, key, version(1))
-    await empty(farm, owners[0])
+    await farm.empty(owners[0])
     await farm.stop(owners[1])
     await farm.settled(away=1)
     with pytest.raises(Unavailable, match=f"node {owners[0]} has lost what it had: run sfss repair"):
@@ -83,7 +65,7 @@ async def test_when_repair_has_filled_it_it_is_believed_again(farm: Farm, key: b
     await repair(farm)
     await leave_on_two(farm, key, 1)
     owners = farm.owners(key)[:3]
-    await empty(farm, owners[0])
+    await farm.empty(owners[0])
     await repair(farm)
     assert await found(farm.cluster, key) == 2
     await farm.stop(owners[1])
@@ -95,14 +77,14 @@ async def test_when_repair_has_filled_it_it_is_believed_again(farm: Farm, key: b
 async def test_in_a_cluster_that_is_new_all_are_believed(farm: Farm, key: bytes) -> None:
     assert await farm.cluster.get(key) is None
     name = farm.owners(key)[0]
-    await empty(farm, name)
+    await farm.empty(name)
     assert await farm.cluster.get(key) is None
 
 
 async def test_a_node_that_came_anew_during_the_repair_is_not_marked(farm: Farm) -> None:
     began = time.monotonic()
     name = farm.names[0]
-    await empty(farm, name)
+    await farm.empty(name)
     with contextlib.suppress(Unavailable):
         await wholeness.mark(farm.cluster.topology.nodes.values(), began)
     missing = await wholeness.missing_marks(farm.cluster.topology.nodes.values())
@@ -117,5 +99,5 @@ async def test_fronts_learn_of_marks_that_are_set_while_they_are_connected(
     await repair(farm)
     for name in farm.owners(key)[:2]:
         farm.leave(name, key, version(1))
-    await empty(farm, farm.owners(key)[0])
+    await farm.empty(farm.owners(key)[0])
     assert await found(farm.cluster, key) == 1

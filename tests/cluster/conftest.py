@@ -1,0 +1,28 @@
+"""Fixtures that the cluster's tests share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.support import QUICK, SAFE, Farm, started
+
+
+@pytest.fixture(params=[SAFE, QUICK], ids=["3 copies, 2 and 2", "2 copies, 1 and 1"])
+async def farm(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Farm]:
+    async with started(tmp_path, request.param) as farm:
+        yield farm
+
+
+@pytest.fixture
+async def safe(tmp_path: Path) -> AsyncIterator[Farm]:
+    async with started(tmp_path, SAFE) as farm:
+        yield farm
+
+
+@pytest.fixture
+async def quick(tmp_path: Path) -> AsyncIterator[Farm]:
+    async with started(tmp_path, QUICK) as farm:
+        yield farm
