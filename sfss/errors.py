@@ -7,15 +7,22 @@
     ├── BadRequest               what the caller sent can't be taken; asking again won't help
     │   ├── BadPath              the name of the file
     │   ├── BadDigest            the content isn't what its digest says
+    │   │   └── BadChecksum      ... of a piece of an upload: none of the piece is kept
     │   └── BadBody              the framing of the content (multipart, lengths)
     ├── BodyTimeout              the caller stopped sending its content
     ├── NotFound                 no such file
+    ├── NoUpload                 no such resumable upload
+    │   └── UploadGone           ... any more: it has expired, was terminated, or is a part of a file by now
+    ├── UploadConflict           the upload isn't as far as the caller thinks
+    ├── UploadLocked             another request works on the upload: try again
+    ├── UploadSealed             the upload is put together of others, and takes no bytes
     ├── PreconditionFailed       the caller's condition on the file's state doesn't hold
     ├── TooLarge                 over a limit, which the message names
     ├── OutOfSpace               a node has no room
     ├── ProtocolError            the bytes of the other end make no sense as memcached's protocol
     ├── Unsupported              a node is of a kind that can't do this
     ├── Damaged                  a record's checksum doesn't hold: the copy is not served
+    │   └── Gone                 a block that a manifest names is nowhere: look whether the manifest still stands
     └── Unavailable              nodes didn't answer; the same call may succeed later
         └── NodeError            ... one node, which the message names
             ├── NodeAway         not connected: failed at once, nothing was sent
@@ -50,6 +57,10 @@ class BadDigest(BadRequest):
     """The content doesn't have the digest that came with it."""
 
 
+class BadChecksum(BadDigest):
+    """A piece of an upload doesn't have the checksum that came with it; the upload is as it was before."""
+
+
 class BadBody(BadRequest):
     """The content's framing is broken: a multipart body without its end, a part that is missing."""
 
@@ -63,6 +74,26 @@ class NotFound(SfssError):
 
     def __init__(self, path: str) -> None:
         super().__init__(f"there is no file at '{path}'")
+
+
+class NoUpload(SfssError):
+    """There is no such resumable upload."""
+
+
+class UploadGone(NoUpload):
+    """There was such an upload, and nobody can go on with it any more."""
+
+
+class UploadConflict(SfssError):
+    """The upload isn't where the caller thinks; nothing was changed."""
+
+
+class UploadLocked(SfssError):
+    """The upload can't be touched now, for another request works on it; the same call may succeed soon."""
+
+
+class UploadSealed(SfssError):
+    """The upload is made of others, and takes no bytes of its own."""
 
 
 class PreconditionFailed(SfssError):
@@ -99,6 +130,10 @@ class Unsupported(SfssError):
 
 class Damaged(SfssError):
     """A stored record doesn't pass its checksums; it is never served."""
+
+
+class Gone(Damaged):
+    """A block is on none of the nodes that may have it: its file has been deleted or replaced meanwhile, or damaged."""
 
 
 class Unavailable(SfssError):

@@ -1,25 +1,30 @@
-"""The file service: put, open, stat, delete and list files by path. Knows paths and records; no HTTP, no nodes.
+"""The file service: put, open, read, stat, delete and list files by path. Knows paths and records; no HTTP, no nodes.
 
 A file becomes visible at once and whole, when its record is kept; until then, and if anything goes wrong before, what
-was there stays as it was.
+was there stays as it was. What is too large for one record lies in blocks (``stripes.py``), and the record names them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from sfss import paths, record
+from sfss import manifest, paths, record
 from sfss.cluster.background import Background
 from sfss.cluster.listing import Found as Found
 from sfss.cluster.listing import Listing
 from sfss.cluster.replication import Cluster, Token
-from sfss.errors import Damaged, NotFound, TooLarge, Unavailable
-from sfss.record import Header, Kind
+from sfss.config import Limits
+from sfss.errors import Damaged, NotFound, PreconditionFailed, TooLarge, Unavailable
+from sfss.manifest import NOTHING, Manifest
+from sfss.policies import Policies, Rules
+from sfss.record import Header, Kind, Record
+from sfss.stripes import Stripes
 
 # How often a conditional write begins again because another one came in between.
 _RACES = 16
@@ -37,10 +42,11 @@ class Info(NamedTuple):
 
 
 class File(NamedTuple):
-    """A file, whole."""
+    """A file: one record, whole, or striped over blocks."""
 
     info: Info
-    content: memoryview
+    content: memoryview | None  # None: it is striped
+    striped: Manifest = NOTHING
 
 
 class _Draft:
@@ -62,22 +68,40 @@ Condition = Callable[[Info | None], None]
 
 
 class Files:
-    """Files by path on a cluster. ``max_file_size`` in bytes."""
+    """Files by path on a cluster."""
 
-    def __init__(self, cluster: Cluster, *, max_file_size: int, background: Background | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, *, policies: Policies, limits: Limits, background: Background | None = None
+    ) -> None:
         self._cluster = cluster
+        self._policies = policies
+        self._stripes = Stripes(cluster, limits)
         self._background = background
-        self._max_file_size = max_file_size
         self._front = secrets.randbits(32)
         self._last_version = 0
 
+    async def close(self) -> None:
+        """Stop what goes on behind answers."""
+        await self._stripes.close()
+
     async def open(self, path: str) -> File:
-        """The file at a path, every byte checked. Raises BadPath, NotFound, Damaged, NodeError."""
+        """The file at a path, every byte checked that is in memory. Raises BadPath, NotFound, Damaged, NodeError."""
         paths.check(path)
         found = await self._cluster.get(paths.key_of(path))
         if found is None or not _is_file(path, found.header):
             raise NotFound(path)
-        return File(_info(path, found.header), memoryview(found.payload))
+        info = _info(path, found.header)
+        if found.header.kind == Kind.FILE:
+            return File(info, memoryview(found.payload))
+        return File(info, None, _striped(path, found))
+
+    def read(self, file: File, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
+        """The bytes of a striped file from ``start`` up to, but without, ``stop``; each is checked before it is given.
+
+        It goes on at the caller's pace, who closes it (``contextlib.aclosing``). Raises Unavailable, Damaged on its
+        way; Gone if the file has been replaced or deleted meanwhile: open it again.
+        """
+        return self._stripes.read(file.striped, start, stop)
 
     async def stat(self, path: str) -> Info:
         """What is known of the file at a path, without reading it where that can be. Raises as ``open`` does."""
@@ -92,36 +116,68 @@ class Files:
         path: str,
         content: AsyncIterable[bytes],
         *,
+        size: int | None = None,
         type: Callable[[], str | None] = lambda: None,
         meta: dict[str, str] | None = None,
         condition: Condition | None = None,
     ) -> Info:
         """Store a file, in place of what is there; returns when it is kept.
 
-        ``type`` is asked for when the content has ended, for a form may name it only then.
-        If ``content`` raises, or this is cancelled before the record has left, nothing has changed.
-        Raises BadPath, TooLarge, OutOfSpace, NodeError, and what ``condition`` and ``content`` raise.
+        ``size`` in bytes, if it is known. ``type`` is asked for when the content has ended, for a form may name it only
+        then. If ``content`` raises, or this is cancelled before the record has left, nothing has changed.
+        Raises BadPath, TooLarge, OutOfSpace, BodyTimeout, NodeError, and what ``condition`` and ``content`` raise.
         """
         paths.check(path)
         key = paths.key_of(path)
+        rules = self._policies.of(path)
         if condition is not None:  # fail before the content is taken, if it can be known
             condition(await self._present(path, key))
-        body, sha256 = await self._collect(content)
-        draft = _Draft(self._header(Kind.FILE, path, key, body, sha256, type(), meta), body)
-        del body  # as large as the record, and many writes may wait for their nodes here
-        if condition is None:
-            await self._put(path, key, draft, self._cluster.put)
-        else:
-            await self._change(
-                path, key, condition, draft, lambda token: self._cluster.put_if(key, draft.record, token)
-            )
-        return _info(path, draft.header)
+        rest = aiter(content)
+        begun, is_whole = await self._begin(rest, rules)
+        if is_whole and (rules.pieces == 1 or not begun):
+            body = b"".join(begun) if len(begun) != 1 else begun[0]
+            del begun
+            sha256 = hashlib.sha256(body).digest()
+            header = self._header(Kind.FILE, path, key, body, sha256=sha256, type=type(), meta=meta)
+            draft = _Draft(header, body)
+            del body  # as large as the record, and many writes may wait for their nodes here
+            return await self._keep(path, key, draft, condition)
+        digest = hashlib.sha256()
+        striped = await self._stripes.write(
+            self._whole(begun, rest, rules), rules,
+            path=path, front=self._front, size=sum(map(len, begun)) if is_whole else size, digest=digest,
+        )  # fmt: skip
+        return await self.put_manifest(path, striped, digest.digest(), type=type(), meta=meta, condition=condition)
+
+    async def put_manifest(
+        self,
+        path: str,
+        striped: Manifest,
+        sha256: bytes,
+        *,
+        type: str | None = None,
+        meta: dict[str, str] | None = None,
+        condition: Condition | None = None,
+    ) -> Info:
+        """Make a file of blocks that are kept already, of content with that ``sha256``. Raises as ``put``.
+
+        If the condition doesn't hold the blocks are freed; if it isn't known whether the file is kept they stay.
+        """
+        paths.check(path)
+        key = paths.key_of(path)
+        payload = manifest.encode(striped)
+        header = self._header(Kind.MANIFEST, path, key, payload, size=striped.size, sha256=sha256, type=type, meta=meta)
+        try:
+            return await self._keep(path, key, _Draft(header, payload), condition)
+        except PreconditionFailed:
+            self._stripes.free(striped, linger=0.0)
+            raise
 
     async def delete(self, path: str, condition: Condition | None = None) -> None:
         """Remove the file at a path. Raises BadPath, NotFound, NodeError, and what ``condition`` raises."""
         paths.check(path)
         key = paths.key_of(path)
-        tombstone = _Draft(self._header(Kind.TOMBSTONE, path, key, b"", b""), b"")
+        tombstone = _Draft(self._header(Kind.TOMBSTONE, path, key, b""), b"")
 
         def there_and_right(info: Info | None) -> None:
             if info is None:
@@ -133,7 +189,9 @@ class Files:
             there = await self._cluster.head(key)
             there_and_right(_info(path, there) if there and _is_file(path, there) else None)
             self._make_newer(tombstone, there)
+            replaced = await self._striped_there(path, key, there)
             await self._put(path, key, tombstone, self._cluster.delete)
+            self._stripes.free(replaced)
             return
         await self._change(
             path, key, there_and_right, tombstone, lambda token: self._cluster.delete_if(key, tombstone.record, token)
@@ -152,14 +210,9 @@ class Files:
         paths.check_part("after", after)
         return Listing(self._cluster.topology, prefix, after, folders=folders, wanted=wanted).batches()
 
-    def check_size(self, size: int) -> None:
-        """Raises TooLarge if a file of ``size`` bytes, or the beginning of one, can't be taken."""
-        if size > self._max_file_size:
-            raise TooLarge(
-                f"the file has more than {self._max_file_size} bytes: raise limits.max_file_size or send a smaller one",
-                limit=self._max_file_size,
-                setting="limits.max_file_size",
-            )
+    def check_size(self, path: str, size: int) -> None:
+        """Raises TooLarge if a file of ``size`` bytes, or the beginning of one, can't be taken for this path."""
+        _check_size(size, self._policies.of(path))
 
     async def stats(self) -> dict[str, dict[str, str]]:
         """Every node's own figures. Raises Unavailable if none answers."""
@@ -184,17 +237,54 @@ class Files:
         header = await self._cluster.head(key)
         return _info(path, header) if header and _is_file(path, header) else None
 
-    async def _collect(self, content: AsyncIterable[bytes]) -> tuple[bytes, bytes]:
-        """The whole content and its SHA-256, given up as soon as it is too large."""
-        chunks: list[bytes] = []
-        size = 0
-        digest = hashlib.sha256()
+    async def _begin(self, content: AsyncIterator[bytes], rules: Rules) -> tuple[deque[bytes], bool]:
+        """The content, as far as it fits one record, and a little more; and whether that is all of it."""
+        begun: deque[bytes] = deque()
+        size, largest = 0, self._stripes.largest
         async for chunk in content:
             size += len(chunk)
-            self.check_size(size)
-            digest.update(chunk)
-            chunks.append(chunk)
-        return b"".join(chunks) if len(chunks) != 1 else chunks[0], digest.digest()
+            _check_size(size, rules)
+            begun.append(chunk)
+            if size > largest:
+                return begun, False
+        return begun, True
+
+    async def _whole(self, begun: deque[bytes], rest: AsyncIterator[bytes], rules: Rules) -> AsyncIterator[bytes]:
+        """What has begun, and what comes."""
+        size = 0
+        while begun:
+            size += len(begun[0])
+            yield begun.popleft()
+        async for chunk in rest:
+            size += len(chunk)
+            _check_size(size, rules)
+            yield chunk
+
+    async def _keep(self, path: str, key: bytes, draft: _Draft, condition: Condition | None) -> Info:
+        """Put a file's record in the place of what is there; the blocks of that are freed, where it is known."""
+        if condition is not None:
+            await self._change(
+                path, key, condition, draft, lambda token: self._cluster.put_if(key, draft.record, token)
+            )
+        elif draft.header.kind == Kind.FILE:  # not to be held up by a look at what is there: the sweep finds its blocks
+            await self._put(path, key, draft, self._cluster.put)
+        else:
+            there = await self._cluster.head(key)
+            self._make_newer(draft, there)
+            replaced = await self._striped_there(path, key, there)
+            await self._put(path, key, draft, self._cluster.put)
+            self._stripes.free(replaced)
+        return _info(path, draft.header)
+
+    async def _striped_there(self, path: str, key: bytes, there: Header | None) -> Manifest:
+        """The blocks of the file whose header is there; none if it has none, or they can't be told."""
+        if there is None or there.kind != Kind.MANIFEST:
+            return NOTHING
+        try:
+            found = await self._cluster.get(key)
+            return _striped(path, found) if found is not None and found.header.order == there.order else NOTHING
+        except Damaged:  # it is to be replaced, whatever it is
+            return NOTHING
 
     async def _put(self, path: str, key: bytes, draft: _Draft, put: Callable[[bytes, bytes], Awaitable[bool]]) -> None:
         for _ in range(_RACES):
@@ -211,7 +301,9 @@ class Files:
             there, token = await self._cluster.get_for_update(key)
             condition(_info(path, there) if there and _is_file(path, there) else None)
             self._make_newer(draft, there)
+            replaced = await self._striped_there(path, key, there)
             if await change(token):
+                self._stripes.free(replaced)
                 return
         raise Unavailable(f"'{path}' changed {_RACES} times while its condition was checked: try again")
 
@@ -226,8 +318,10 @@ class Files:
         kind: Kind,
         path: str,
         key: bytes,
-        body: bytes,
-        sha256: bytes,
+        payload: bytes,
+        *,
+        size: int | None = None,
+        sha256: bytes = b"",
         type: str | None = None,
         meta: dict[str, str] | None = None,
     ) -> Header:
@@ -235,10 +329,10 @@ class Files:
             kind=kind,
             version=self._next_version(),
             front=self._front,
-            size=len(body),
+            size=len(payload) if size is None else size,
             sha256=sha256,
-            payload_size=len(body),
-            payload_xxh3=record.payload_checksum(body),
+            payload_size=len(payload),
+            payload_xxh3=record.payload_checksum(payload),
             type=type,
             meta=meta or None,
             path=path if paths.is_hashed(key) else None,
@@ -256,10 +350,26 @@ def _is_file(path: str, header: Header) -> bool:
         raise Damaged(f"what lies under the key of '{path}' belongs to '{header.path}'")
     if header.kind == Kind.TOMBSTONE:
         return False
-    if header.kind != Kind.FILE:
+    if header.kind not in (Kind.FILE, Kind.MANIFEST):
         raise Damaged(f"what lies at '{path}' is a {header.kind.name.lower()}, which this version can't read")
     return True
 
 
 def _info(path: str, header: Header) -> Info:
     return Info(path, header.size, header.sha256, header.version, header.type, header.meta or {})
+
+
+def _striped(path: str, found: Record) -> Manifest:
+    striped = manifest.decode(found.payload)
+    if striped.size != found.header.size:
+        raise Damaged(f"the manifest of '{path}' names blocks of {striped.size} bytes, of {found.header.size}")
+    return striped
+
+
+def _check_size(size: int, rules: Rules) -> None:
+    if size > rules.max_file_size:
+        raise TooLarge(
+            f"the file has more than {rules.max_file_size} bytes: raise {rules.setting} or send a smaller one",
+            limit=rules.max_file_size,
+            setting=rules.setting,
+        )

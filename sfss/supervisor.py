@@ -17,7 +17,6 @@ from types import TracebackType
 
 from sfss.config import Address, Settings
 from sfss.errors import ConfigError
-from sfss.record import MAX_OVERHEAD
 
 log = logging.getLogger("sfss.supervisor")
 
@@ -25,6 +24,7 @@ START_TIMEOUT = 60.0  # seconds for a node to open its data and answer; RocksDB 
 STOP_TIMEOUT = 15.0  # seconds for a node to end by itself, before it is killed
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between a node's death and its next start
 HEALTHY_AFTER = 10.0  # seconds of life after which a node's next death is not held against it
+_LARGEST_ITEM = 8 * 1024 * 1024  # bytes, unless records may be larger: as `sfss node` has it by itself
 _POLL = 0.05
 
 
@@ -158,7 +158,7 @@ def _command(address: Address, settings: Settings) -> Sequence[str]:
         "--port", str(address.port),
         "--data", str(Path(embedded.data) / address.name),
         "--durability", embedded.durability,
-        "--max-item-size", str(settings.limits.max_file_size + MAX_OVERHEAD),
+        "--max-item-size", str(max(settings.limits.record_size, _LARGEST_ITEM)),
         "--stop-with-parent",
     )  # fmt: skip
 

@@ -13,8 +13,9 @@ import pytest
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.replication import Cluster
 from sfss.cluster.topology import Topology
-from sfss.config import parse_address
+from sfss.config import Limits, Settings, parse_address
 from sfss.files import Files
+from sfss.policies import Policies
 from tests.conftest import Nodes
 
 HOUR = 3600 * 1_000_000  # in microseconds
@@ -30,7 +31,7 @@ async def fronts(our_nodes: Nodes) -> AsyncIterator[tuple[Files, Files]]:
             cluster = Cluster(Topology(MemcachedNode(parse_address(node), largest_value=MIB) for node in our_nodes))
             await cluster.start()
             stack.push_async_callback(cluster.close)
-            files = Files(cluster, max_file_size=MIB)
+            files = Files(cluster, policies=Policies(Settings()), limits=Limits())
             files._last_version = time.time_ns() // 1000 + ahead
             pair.append(files)
         yield pair[0], pair[1]
@@ -51,7 +52,9 @@ async def put(files: Files, path: str, content: bytes, *, conditional: bool = Fa
 
 
 async def read(files: Files, path: str) -> bytes:
-    return bytes((await files.open(path)).content)
+    content = (await files.open(path)).content
+    assert content is not None
+    return bytes(content)
 
 
 @pytest.mark.parametrize("conditional", [False, True])

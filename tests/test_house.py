@@ -18,8 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-GROUND = ("sfss.errors", "sfss.config", "sfss.paths", "sfss.record", "sfss.memcache", "sfss.scan", "sfss.listing",
-          "sfss.spool")  # fmt: skip
+GROUND = ("sfss.errors", "sfss.config", "sfss.prefixes", "sfss.policies", "sfss.paths", "sfss.record", "sfss.manifest",
+          "sfss.memcache", "sfss.scan", "sfss.listing", "sfss.spool")  # fmt: skip
 
 
 class Floor(NamedTuple):

@@ -15,6 +15,7 @@ import msgspec
 
 from sfss import record
 from sfss.backends.base import Backend
+from sfss.cluster.blocks import Blocks
 from sfss.cluster.clock import Clock
 from sfss.cluster.copies import Copies, put_newer
 from sfss.cluster.lacking import Lacking
@@ -52,6 +53,7 @@ class Cluster:
         self._topology = topology
         self._changed = asyncio.Event()
         self._copies = Copies()
+        self.blocks = Blocks(lambda: self._topology, self._copies)
         self._clock = Clock(lambda: self._nodes)
         self._tombstone_ttl = tombstone_ttl
         self._parting: dict[asyncio.Task[None], Backend] = {}

@@ -11,8 +11,9 @@ points, and it finds 1 key in 40 elsewhere. That is not followed here: a node th
 from __future__ import annotations
 
 import hashlib
+import itertools
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from uhashring import HashRing
 
@@ -27,6 +28,7 @@ class Ring:
         by_ketama = {name.removesuffix(_DEFAULT_PORT): name for name in names}
         if len(by_ketama) != len(names) or not names:
             raise ValueError("a ring needs nodes, and different names for them")
+        self._size = len(names)
         # One by one, for two nodes may share a point: uhashring's table of all would keep the last one's only.
         points = sorted(point for name in by_ketama for point in HashRing([name], hash_fn="ketama").get_points())
         self._positions = [position for position, _ in points]  # sorted; 160 to a node
@@ -34,8 +36,21 @@ class Ring:
 
     def owners(self, key: bytes) -> tuple[str, ...]:
         """The names of the first ``count`` distinct nodes from the key's point on."""
+        return self._owners[self._at(key)]
+
+    def order(self, key: bytes) -> Iterator[str]:
+        """The names of all nodes, as they are met from the key's point on."""
+        met: set[str] = set()
+        for at in itertools.count(self._at(key)):
+            if (name := self._owners[at % len(self._owners)][0]) not in met:
+                met.add(name)
+                yield name
+            if len(met) == self._size:
+                return
+
+    def _at(self, key: bytes) -> int:
         point = int.from_bytes(hashlib.md5(key, usedforsecurity=False).digest()[:4], "little")
-        return self._owners[bisect_left(self._positions, point) % len(self._positions)]
+        return bisect_left(self._positions, point) % len(self._positions)
 
 
 def _owners_at(names: list[str], count: int) -> list[tuple[str, ...]]:

@@ -5,16 +5,21 @@ those that stay and those that join. A key whose owners differ has a *group* of 
 of both groups: a write has its quorum in each, and so has a read. So the fronts that know the old ring only, those that
 know both, and later those that know the new ring only see each other's writes, as long as the first and the last kind
 aren't there at the same time (``docs/operations/growing.rst``).
+
+How many copies there are, and what a write and a read need, may differ by how a key begins: policies say so for paths.
+Keys that don't tell their path, and what sfss keeps for itself, get what is asked for most (``strongest``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from sfss.backends.base import Backend
 from sfss.cluster.ring import Ring
+from sfss.prefixes import Prefixes
 
+HASHED = b"#"  # what keys begin with that don't tell their path, and all that are no path's
 SPARES = 2  # nodes behind the owners that may take a copy in place of one that is away
 
 
@@ -37,6 +42,20 @@ class Quorum(NamedTuple):
 
 
 ONE_COPY = Quorum(1, 1, 1)
+
+
+def strongest(quorums: Collection[Quorum]) -> Quorum:
+    """As many copies as any of them has, and no less of them for a write and a read than any asks for.
+
+    If reads of several copies see all by one of them, they do by this one. That a single copy is always seen isn't
+    taken over: of the copies that another policy makes of such a file, not one might be away then.
+    """
+    copies, write, read = map(max, zip(*quorums, strict=True))
+    seeing = [quorum.write for quorum in quorums if quorum.copies > 1 and quorum.sees_all]
+    if seeing and read + write <= copies:
+        # Larger reads, not larger writes: so they see, too, what was written before there were so many copies.
+        read = copies - min(seeing) + 1
+    return Quorum(copies, write, read)
 
 
 class Group(NamedTuple):
@@ -71,6 +90,13 @@ def _decider(group: Group) -> Backend:
     return next(able, group.owners[0])
 
 
+class _Kept(NamedTuple):
+    """How some keys are kept, and their places that have been made, by the names on the rings."""
+
+    quorum: Quorum
+    places: dict[tuple[tuple[str, ...], ...], Place]
+
+
 class Topology:
     """The nodes and the rings."""
 
@@ -81,20 +107,28 @@ class Topology:
         *,
         joining: Iterable[Backend] = (),
         leaving: Iterable[Backend] = (),
+        by_prefix: Mapping[bytes, Quorum] | None = None,
     ) -> None:
-        """``nodes`` stay; none of them joins or leaves. There are at least ``quorum.copies`` in the new ring."""
+        """``nodes`` stay; none of them joins or leaves. The new ring has as many as there are copies, at least.
+
+        ``by_prefix``: for the keys of paths that begin so, in the place of ``quorum``; the longest one counts.
+        """
         staying, joining, leaving = list(nodes), list(joining), list(leaving)
         self.nodes: Mapping[str, Backend] = {node.address.name: node for node in (*staying, *joining, *leaving)}
         self.quorum = quorum
+        by_prefix = by_prefix or {}
+        most = strongest({quorum, *by_prefix.values()})
+        self.copies = most.copies  # of the keys that have most
+        quorums = {**by_prefix, HASHED: most} if by_prefix else {}
+        self._kept = Prefixes({prefix: _Kept(its_own, {}) for prefix, its_own in quorums.items()}, _Kept(quorum, {}))
         self.joining: Sequence[Backend] = joining
         self.leaving: Sequence[Backend] = leaving
-        count = 1 if quorum.copies == 1 else quorum.copies + SPARES
+        count = _width(most)
         self._ring = Ring([node.address.name for node in (*staying, *joining)], count)
         self._old = self._ring
         if joining or leaving:
             old = [node.address.name for node in (*staying, *leaving)]
             self._old = Ring(old, count) if old else self._ring
-        self._places: dict[tuple[tuple[str, ...], ...], Place] = {}
 
     @property
     def moving(self) -> bool:
@@ -106,18 +140,32 @@ class Topology:
         names: tuple[tuple[str, ...], ...] = (self._ring.owners(key),)
         if self._old is not self._ring and (old := self._old.owners(key)) != names[0]:
             names = (*names, old)
-        place = self._places.get(names)
+        quorum, places = self._kept.of(key)
+        place = places.get(names)
         if place is None:
-            place = self._places[names] = self._make(names)
+            place = places[names] = self._make(names, quorum)
         return place
 
-    def _make(self, rings: Sequence[Sequence[str]]) -> Place:
-        copies = self.quorum.copies
-        nodes = [[self.nodes[name] for name in names] for names in rings]
-        groups = [Group(row[:copies], row[copies:]) for row in nodes]
-        if self.quorum.sees_all and {*groups[0].owners} == {*groups[-1].owners}:
+    def quorums(self, beginning: bytes) -> set[Quorum]:
+        """Those of all files whose keys begin so, or would if they weren't hashed."""
+        return {kept.quorum for kept in (*self._kept.under(beginning), self._kept.of(HASHED))}
+
+    def order(self, key: bytes) -> Iterator[Backend]:
+        """All nodes that stay or join, from the key's point on the ring on."""
+        return (self.nodes[name] for name in self._ring.order(key))
+
+    def _make(self, rings: Sequence[Sequence[str]], quorum: Quorum) -> Place:
+        copies = quorum.copies
+        rows = dict.fromkeys(tuple(self.nodes[name] for name in names[: _width(quorum)]) for names in rings)
+        groups = [Group(row[:copies], row[copies:]) for row in rows]
+        if quorum.sees_all and {*groups[0].owners} == {*groups[-1].owners}:
             groups = groups[:1]  # only the spares differ, and they don't count
         owners = list(dict.fromkeys(node for group in groups for node in group.owners))
         spares = dict.fromkeys(node for group in groups for node in group.spares if node not in owners)
         only = owners[0] if copies == 1 and len(owners) == 1 else None
-        return Place(self.quorum, groups, owners, list(spares), self.joining, only)
+        return Place(quorum, groups, owners, list(spares), self.joining, only)
+
+
+def _width(quorum: Quorum) -> int:
+    """How many nodes a key has: owners, and spares where there are several copies."""
+    return 1 if quorum.copies == 1 else quorum.copies + SPARES

@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from sfss import paths
 from sfss.backends.base import Backend
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.background import Background
@@ -20,6 +21,7 @@ from sfss.cluster.topology import Quorum, Topology
 from sfss.config import Address, Settings
 from sfss.errors import ConfigError
 from sfss.files import Files
+from sfss.policies import Policies, Rules
 from sfss.record import MAX_OVERHEAD
 from sfss.web import problems
 from sfss.web.connections import BACKLOG, Door, allowed
@@ -34,6 +36,7 @@ _CUT_OFF = 0.1  # seconds for requests that are cut off to end; for aiohttp, 0 w
 
 CLUSTER = web.AppKey("CLUSTER", Cluster)
 IN_FLIGHT = web.AppKey("IN_FLIGHT", InFlight)
+POLICIES = web.AppKey("POLICIES", Policies)
 
 # Seconds that a connection may wait for its next request, or for the rest of a request's head. Longer than proxies keep
 # theirs (nginx: 60), so that it isn't closed just as they use it.
@@ -73,7 +76,8 @@ def create_app(settings: Settings) -> web.Application:
             share=settings.repair.share,
             tombstone_ttl=settings.storage.tombstone_ttl,
         )
-    files = Files(cluster, max_file_size=settings.limits.max_file_size, background=background)
+    policies = Policies(settings)
+    files = Files(cluster, policies=policies, limits=settings.limits, background=background)
     status = StatusHandlers(files)
     in_flight = InFlight()
     app = web.Application(
@@ -81,6 +85,7 @@ def create_app(settings: Settings) -> web.Application:
     )
     app[IN_FLIGHT] = in_flight
     app[CLUSTER] = cluster
+    app[POLICIES] = policies
     _add_routes(app, FileHandlers(files, body_timeout=settings.limits.body_timeout), ListingHandlers(files), status)
 
     async def connected(_app: web.Application) -> AsyncIterator[None]:
@@ -90,6 +95,7 @@ def create_app(settings: Settings) -> web.Application:
         yield
         if background is not None:
             await background.close()
+        await files.close()
         await cluster.close()
 
     app.cleanup_ctx.append(connected)
@@ -111,8 +117,8 @@ def _topology(settings: Settings, known: Mapping[Address, Backend]) -> Topology:
             return known[address]
         return MemcachedNode(
             address,
-            # A file that was stored under a larger limit than today's must still be readable.
-            largest_value=max(2 * settings.limits.max_file_size, 2**26) + MAX_OVERHEAD,
+            # What was stored under a larger limit than today's must still be readable.
+            largest_value=max(2 * settings.limits.record_size, 2**26) + MAX_OVERHEAD,
             connect_timeout=storage.connect_timeout,
             timeout=storage.timeout,
             retry_after=storage.retry_after,
@@ -120,16 +126,22 @@ def _topology(settings: Settings, known: Mapping[Address, Backend]) -> Topology:
 
     return Topology(
         map(backend, settings.nodes),
-        Quorum(storage.copies, storage.write_quorum, storage.read_quorum),
+        _quorum(settings.general),
         joining=map(backend, settings.joining),
         leaving=map(backend, settings.leaving),
+        by_prefix={paths.unhashed(prefix): _quorum(rules) for prefix, rules in settings.by_prefix.items()},
     )
 
 
+def _quorum(rules: Rules) -> Quorum:
+    return Quorum(rules.copies, rules.write_quorum, rules.read_quorum)
+
+
 async def reload(app: web.Application, settings: Settings) -> None:
-    """Go over to the nodes, copies and quorums of other settings, while requests go on."""
+    """Go over to the nodes, copies, quorums and policies of other settings, while requests go on."""
     cluster = app[CLUSTER]
     await cluster.change(_topology(settings, {node.address: node for node in cluster.topology.nodes.values()}))
+    app[POLICIES].change(settings)
 
 
 async def serve(

@@ -20,6 +20,7 @@ class Upload(NamedTuple):
 
     content: AsyncIterator[bytes]
     type: Callable[[], str | None]
+    size: int | None = None  # bytes, if that is known
 
 
 def receive(request: web.Request, *, check_size: Callable[[int], None], timeout: float) -> Upload:
@@ -46,7 +47,7 @@ def receive(request: web.Request, *, check_size: Callable[[int], None], timeout:
         content = digests.checking(content)
     if not multipart:
         type = content_types.given(request.headers.get("Content-Type"))
-        return Upload(content, lambda: type)
+        return Upload(content, lambda: type, request.content_length)
     form = Form(request.headers["Content-Type"], check_size)
     return Upload(form.file(content), lambda: content_types.given(form.type))
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 from multidict import MultiMapping
 
-from sfss.errors import BadPath, BadRequest, PreconditionFailed
+from sfss.errors import BadPath, BadRequest, Gone, PreconditionFailed
 from sfss.files import Condition, Files, Info
 from sfss.web import content_types
 from sfss.web.bodies import receive
 from sfss.web.conditional import PRECONDITIONS, Outcome, Validators, byte_range, evaluate, http_date
 from sfss.web.headers import combined
+from sfss.web.sending import send
 
 META_PREFIX = "x-meta-"  # a header X-Meta-NAME: VALUE is kept with the file, and comes back with it
 MAX_META = 4096  # bytes of all names and values
+_REPLACED = 3  # times that a file may be replaced just while its first block is looked for
 _META_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
 # What a user uploads must never run as a page of this origin, whatever its type says.
@@ -30,19 +33,32 @@ class FileHandlers:
         self._files = files
         self._body_timeout = body_timeout
 
-    async def get(self, request: web.Request) -> web.Response:
+    async def get(self, request: web.Request) -> web.StreamResponse:
         """GET: the file, a range of it, or 304."""
+        for _ in range(_REPLACED):
+            try:
+                return await self._get(request)
+            except Gone:  # it was replaced between two looks
+                continue
+        return await self._get(request)
+
+    async def _get(self, request: web.Request) -> web.StreamResponse:
         file = await self._files.open(path_of(request))
         validators = _validators(file.info)
         if _not_modified(request, validators):
             return web.Response(status=304, headers=_headers(file.info, validators, typed=False))
         headers = _headers(file.info, validators)
         part = byte_range(combined(request.headers, ("Range", "If-Range")), validators, file.info.size)
-        if part is None:
-            return web.Response(body=bytes(file.content), headers=headers)
-        start, stop = part
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.info.size}"
-        return web.Response(status=206, body=bytes(file.content[start:stop]), headers=headers)
+        start, stop = part or (0, file.info.size)
+        status = 200
+        if part is not None:
+            status = 206
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.info.size}"
+        if file.content is not None:
+            return web.Response(status=status, body=bytes(file.content[start:stop]), headers=headers)
+        headers["Content-Length"] = str(stop - start)
+        content = self._files.read(file, start, stop)
+        return await send(request, web.StreamResponse(status=status, headers=headers), content, self._body_timeout)
 
     async def head(self, request: web.Request) -> web.Response:
         """HEAD: what GET would say of the file, which isn't read where that can be."""
@@ -70,10 +86,12 @@ class FileHandlers:
 
     async def _store(self, request: web.Request) -> Info:
         path = path_of(request)
-        upload = receive(request, check_size=self._files.check_size, timeout=self._body_timeout)
+        check_size = functools.partial(self._files.check_size, path)
+        upload = receive(request, check_size=check_size, timeout=self._body_timeout)
         return await self._files.put(
             path,
             upload.content,
+            size=upload.size,
             type=upload.type,
             meta=_meta_given(request.headers),
             condition=_condition(request.headers),

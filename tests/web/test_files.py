@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import random
 import secrets
 from collections.abc import AsyncIterator
 from email.utils import formatdate
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -16,7 +18,7 @@ from yarl import URL
 
 from sfss.paths import key_of
 from tests.conftest import Client, Nodes, StartFront
-from tests.servers import HOST, memcached
+from tests.servers import HOST, memcached, sfss_node
 
 CONTENT = bytes(range(256)) * 20
 
@@ -400,15 +402,24 @@ class TestPages:
 
 
 class TestLimits:
-    async def test_a_node_s_own_limit_is_a_413_that_names_it(
+    async def test_what_a_node_doesnt_take_whole_lies_there_in_blocks(
         self, start_front: StartFront, small_memcached: Nodes, path: str
     ) -> None:
         front = await start_front(small_memcached)
-        await put(front, path, b"small")
-        detail = await problem(await put(front, path, bytes(1024 * 1024)), 413)
-        assert small_memcached[0] in detail
-        assert "-I" in detail
-        assert await read(front, path) == (200, b"small")
+        content = random.Random(1).randbytes(1024 * 1024)
+        assert (await put(front, path, content)).status == 200
+        assert await read(front, path) == (200, content)
+
+    async def test_the_limit_of_a_node_that_takes_next_to_nothing_is_a_413_that_names_it(
+        self, start_front: StartFront, path: str, tmp_path: Path
+    ) -> None:
+        with sfss_node(tmp_path, "--max-item-size", "8KiB") as (port, _):
+            front = await start_front([f"{HOST}:{port}"])
+            await put(front, path, b"small")
+            detail = await problem(await put(front, path, bytes(20_000)), 413)
+            assert f"{HOST}:{port}" in detail
+            assert "--max-item-size" in detail
+            assert await read(front, path) == (200, b"small")
 
     async def test_a_full_node_is_507_that_names_it_and_room_ends_it(self, start_front: StartFront) -> None:
         with memcached("-M", "-m", "4") as port:

@@ -22,10 +22,12 @@ from sfss.cluster.repair import Repair
 from sfss.cluster.replication import Cluster
 from sfss.cluster.summary import Summary
 from sfss.cluster.topology import Quorum
+from sfss.config import Limits, Settings
 from sfss.errors import NotFound, PreconditionFailed, Unavailable
 from sfss.files import Files, Info
+from sfss.policies import Policies
 from tests.cluster.faults.census import census, disagreeing, not_home
-from tests.cluster.faults.farm import DISTURBANCES, MIB, Farm, Node
+from tests.cluster.faults.farm import DISTURBANCES, Farm, Node
 from tests.cluster.faults.history import Call
 
 DAY = 86400
@@ -81,7 +83,7 @@ class Campaign:
         for microseconds in ahead:
             cluster = await self.farm.front(self.members)
             self.clusters.append(cluster)
-            files = Files(cluster, max_file_size=MIB)
+            files = Files(cluster, policies=Policies(Settings()), limits=Limits())
             files._last_version = time.time_ns() // 1000 + microseconds if microseconds else 0
             self.fronts.append(files)
         self._operator = await self.farm.front(self.members)
@@ -196,6 +198,7 @@ class Campaign:
         elif call.kind == "read":
             file = await files.open(path)
             call.version, call.value = file.info.modified, self._name_of(path, file.info.sha256)
+            assert file.content is not None
             assert bytes(file.content) == content_of(call.value)
         elif call.kind == "stat":
             info = await files.stat(path)
