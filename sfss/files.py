@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from typing import NamedTuple
 
@@ -28,6 +28,8 @@ from sfss.stripes import Stripes
 
 # How often a conditional write begins again because another one came in between.
 _RACES = 16
+# How many large files are remembered, so that their blocks needn't wait for the sweep, and with how many extents.
+_REMEMBERED, _SMALL_MANIFEST = 10_000, 16
 
 
 class Info(NamedTuple):
@@ -75,14 +77,15 @@ class Files:
     ) -> None:
         self._cluster = cluster
         self._policies = policies
-        self._stripes = Stripes(cluster, limits)
+        self.stripes = Stripes(cluster, limits)
         self._background = background
         self._front = secrets.randbits(32)
         self._last_version = 0
+        self._large: OrderedDict[str, Manifest] = OrderedDict()  # the files that were striped when last seen here
 
     async def close(self) -> None:
         """Stop what goes on behind answers."""
-        await self._stripes.close()
+        await self.stripes.close()
 
     async def open(self, path: str) -> File:
         """The file at a path, every byte checked that is in memory. Raises BadPath, NotFound, Damaged, NodeError."""
@@ -93,7 +96,9 @@ class Files:
         info = _info(path, found.header)
         if found.header.kind == Kind.FILE:
             return File(info, memoryview(found.payload))
-        return File(info, None, _striped(path, found))
+        striped = _striped(path, found)
+        self._remember(path, striped)
+        return File(info, None, striped)
 
     def read(self, file: File, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
         """The bytes of a striped file from ``start`` up to, but without, ``stop``; each is checked before it is given.
@@ -101,7 +106,7 @@ class Files:
         It goes on at the caller's pace, who closes it (``contextlib.aclosing``). Raises Unavailable, Damaged on its
         way; Gone if the file has been replaced or deleted meanwhile: open it again.
         """
-        return self._stripes.read(file.striped, start, stop)
+        return self.stripes.read(file.striped, start, stop)
 
     async def stat(self, path: str) -> Info:
         """What is known of the file at a path, without reading it where that can be. Raises as ``open`` does."""
@@ -131,7 +136,7 @@ class Files:
         key = paths.key_of(path)
         rules = self._policies.of(path)
         if condition is not None:  # fail before the content is taken, if it can be known
-            condition(await self._present(path, key))
+            condition(await self.present(path))
         rest = aiter(content)
         begun, is_whole = await self._begin(rest, rules)
         if is_whole and (rules.pieces == 1 or not begun):
@@ -143,7 +148,7 @@ class Files:
             del body  # as large as the record, and many writes may wait for their nodes here
             return await self._keep(path, key, draft, condition)
         digest = hashlib.sha256()
-        striped = await self._stripes.write(
+        striped = await self.stripes.write(
             self._whole(begun, rest, rules), rules,
             path=path, front=self._front, size=sum(map(len, begun)) if is_whole else size, digest=digest,
         )  # fmt: skip
@@ -168,10 +173,58 @@ class Files:
         payload = manifest.encode(striped)
         header = self._header(Kind.MANIFEST, path, key, payload, size=striped.size, sha256=sha256, type=type, meta=meta)
         try:
-            return await self._keep(path, key, _Draft(header, payload), condition)
+            info = await self._keep(path, key, _Draft(header, payload), condition)
         except PreconditionFailed:
-            self._stripes.free(striped, linger=0.0)
+            self.stripes.free(striped, linger=0.0)
             raise
+        self._remember(path, striped)
+        return info
+
+    async def next_order(self, path: str) -> tuple[int, int]:
+        """A version, above that of what is at the path now, and this front's number: for ``put_claimed``."""
+        there = await self._cluster.head(paths.key_of(path))
+        self._last_version = max(self._last_version, there.version if there is not None else 0)
+        return self._next_version(), self._front
+
+    async def put_claimed(
+        self,
+        path: str,
+        content: bytes | Manifest,
+        sha256: bytes,
+        order: tuple[int, int],
+        *,
+        type: str | None = None,
+        meta: dict[str, str] | None = None,
+        condition: Condition | None = None,
+    ) -> bool:
+        """Make a file of content that fits a record, or of blocks that are kept, in just the version of that ``order``.
+
+        So whoever doesn't know whether it has been done may do it again. False if what is there is newer: this one came
+        before, or too late. Raises as ``put``, and then the blocks stay.
+        """
+        key = paths.key_of(path)
+        draft = _Draft(*self._claimed(path, key, content, sha256, order, type, meta))
+        for _ in range(_RACES):
+            if condition is None:
+                there, token = await self._cluster.head(key), None
+            else:
+                there, token = await self._cluster.get_for_update(key)
+            if there is not None and there.order >= order:
+                return there.order == order
+            if condition is not None:
+                condition(_info(path, there) if there and _is_file(path, there) else None)
+            replaced = await self._striped_there(path, key, there)
+            if await (
+                self._cluster.put_if(key, draft.record, token) if token else self._cluster.put(key, draft.record)
+            ):
+                self.stripes.free(replaced)
+                return True
+        raise Unavailable(f"'{path}' changed {_RACES} times while it was stored: try again")
+
+    async def present(self, path: str) -> Info | None:
+        """What is known of the file at a path, None if there is none: what conditions are asked. Raises as ``stat``."""
+        header = await self._cluster.head(paths.key_of(path))
+        return _info(path, header) if header and _is_file(path, header) else None
 
     async def delete(self, path: str, condition: Condition | None = None) -> None:
         """Remove the file at a path. Raises BadPath, NotFound, NodeError, and what ``condition`` raises."""
@@ -191,7 +244,7 @@ class Files:
             self._make_newer(tombstone, there)
             replaced = await self._striped_there(path, key, there)
             await self._put(path, key, tombstone, self._cluster.delete)
-            self._stripes.free(replaced)
+            self.stripes.free(replaced)
             return
         await self._change(
             path, key, there_and_right, tombstone, lambda token: self._cluster.delete_if(key, tombstone.record, token)
@@ -233,14 +286,10 @@ class Files:
 
     # --- within ---
 
-    async def _present(self, path: str, key: bytes) -> Info | None:
-        header = await self._cluster.head(key)
-        return _info(path, header) if header and _is_file(path, header) else None
-
     async def _begin(self, content: AsyncIterator[bytes], rules: Rules) -> tuple[deque[bytes], bool]:
         """The content, as far as it fits one record, and a little more; and whether that is all of it."""
         begun: deque[bytes] = deque()
-        size, largest = 0, self._stripes.largest
+        size, largest = 0, self.stripes.largest
         async for chunk in content:
             size += len(chunk)
             _check_size(size, rules)
@@ -268,13 +317,23 @@ class Files:
             )
         elif draft.header.kind == Kind.FILE:  # not to be held up by a look at what is there: the sweep finds its blocks
             await self._put(path, key, draft, self._cluster.put)
+            if (replaced := self._large.pop(path, None)) is not None:
+                self.stripes.free(replaced)
         else:
             there = await self._cluster.head(key)
             self._make_newer(draft, there)
             replaced = await self._striped_there(path, key, there)
             await self._put(path, key, draft, self._cluster.put)
-            self._stripes.free(replaced)
+            self.stripes.free(replaced)
         return _info(path, draft.header)
+
+    def _remember(self, path: str, striped: Manifest) -> None:
+        """What to free if a small file takes its place, of the files that were in use last."""
+        if len(striped.extents) <= _SMALL_MANIFEST:
+            self._large[path] = striped
+            self._large.move_to_end(path)
+            if len(self._large) > _REMEMBERED:
+                self._large.popitem(last=False)
 
     async def _striped_there(self, path: str, key: bytes, there: Header | None) -> Manifest:
         """The blocks of the file whose header is there; none if it has none, or they can't be told."""
@@ -303,7 +362,7 @@ class Files:
             self._make_newer(draft, there)
             replaced = await self._striped_there(path, key, there)
             if await change(token):
-                self._stripes.free(replaced)
+                self.stripes.free(replaced)
                 return
         raise Unavailable(f"'{path}' changed {_RACES} times while its condition was checked: try again")
 
@@ -337,6 +396,23 @@ class Files:
             meta=meta or None,
             path=path if paths.is_hashed(key) else None,
         )
+
+    def _claimed(
+        self,
+        path: str,
+        key: bytes,
+        content: bytes | Manifest,
+        sha256: bytes,
+        order: tuple[int, int],
+        type: str | None,
+        meta: dict[str, str] | None,
+    ) -> tuple[Header, bytes]:
+        if isinstance(content, Manifest):
+            kind, payload, size = Kind.MANIFEST, manifest.encode(content), content.size
+        else:
+            kind, payload, size = Kind.FILE, content, len(content)
+        header = self._header(kind, path, key, payload, size=size, sha256=sha256, type=type, meta=meta)
+        return msgspec.structs.replace(header, version=order[0], front=order[1]), payload
 
     def _next_version(self) -> int:
         """Microseconds since the epoch, made monotonic: a clock that is set back doesn't make new writes old."""
