@@ -23,3 +23,8 @@ class Policies:
     def of(self, path: str) -> Rules:
         """Those of the policy with the longest prefix that fits; else those for all paths."""
         return self._rules.of(path)
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest file that there may be, at any path."""
+        return max(rules.max_file_size for rules in self._rules.under(""))

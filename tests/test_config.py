@@ -11,12 +11,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfss.config import LARGEST_FILE, Address, Settings, as_dict, load, parse_address, parse_size
+from sfss.config import (
+    LARGEST_FILE,
+    LARGEST_RECORD,
+    SMALLEST_RECORD,
+    SPREAD,
+    Address,
+    Policy,
+    Rules,
+    Settings,
+    as_dict,
+    load,
+    parse_address,
+    parse_size,
+)
 from sfss.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf" / "sfss.toml"
 
 Sections = dict[str, dict[str, object]]
+ONE = Rules(1, SPREAD, 1, 1, 1, 2 * 2**20, "limits.max_file_size")  # what holds for all paths, by default
 
 
 @pytest.fixture
@@ -101,8 +115,12 @@ def test_sfss_config_names_the_file_and_is_no_setting() -> None:
         ({"limits": {"max_file_size": -1}}, "limits.max_file_size: '-1' is not a size"),
         ({"limits": {"max_file_size": True}}, "limits.max_file_size: 'True' is not a size"),
         ({"limits": {"max_file_size": 1.5}}, "limits.max_file_size: '1.5' is not a size"),
-        ({"limits": {"max_file_size": LARGEST_FILE + 1}}, "limits.max_file_size: 67108865 bytes; at most 64MiB"),
-        ({"limits": {"max_file_size": "1GiB"}}, "limits.max_file_size: 1073741824 bytes; at most 64MiB"),
+        ({"limits": {"max_file_size": LARGEST_FILE + 1}}, "limits.max_file_size: 1099511627777 bytes; at most 1TiB"),
+        ({"limits": {"record_size": "1KiB"}}, "limits.record_size: 1024 bytes; 64KiB to 64MiB are possible"),
+        ({"limits": {"record_size": LARGEST_RECORD + 1}}, "limits.record_size: 67108865 bytes; 64KiB to 64MiB are"),
+        ({"limits": {"transfer_memory": 1}}, "limits.transfer_memory: 1 bytes; 1MiB at least is needed"),
+        ({"limits": {"linger": -1}}, "limits.linger: expected `float` >= 0"),
+        ({"limits": {"upload_time": 0}}, "limits.upload_time: expected `float` > 0"),
         ({"server": {"host": ""}}, "server.host: it is empty; leave it out for 127.0.0.1"),
         ({"embedded": {"data": ""}}, "embedded.data: it is empty; leave it out for sfss-data"),
         ({"server": {"host": "a\0b"}}, "server.host: it holds a control character"),
@@ -165,6 +183,115 @@ def test_no_mistake_is_anything_but_a_configuration_error(sections: dict[str, An
         assert str(error)
 
 
+# --- policies ---
+
+
+def policies(*given: object, **storage: object) -> Settings:
+    return load(overrides={"policy": given, "storage": storage})
+
+
+def test_a_policy_takes_what_it_does_not_say_from_the_storage_and_the_limits(toml: Path) -> None:
+    toml.write_text("""
+        [storage]
+        copies = 3
+        write_quorum = 2
+        read_quorum = 2
+        [limits]
+        max_file_size = "1GiB"
+        [[policy]]
+        prefix = "images/"
+        pieces = 3
+        [[policy]]
+        prefix = "images/raw/"
+        copies = 1
+        max_file_size = "5GiB"
+        [[policy]]
+        prefix = ""
+        copies = 2
+        read_quorum = 1
+    """)
+    settings = load(str(toml))
+    general = Rules(1, SPREAD, 3, 2, 2, 2**30, "limits.max_file_size")
+    assert settings.general == general
+    assert settings.by_prefix == {
+        "images/": general._replace(pieces=3, spread=3),
+        "images/raw/": Rules(1, SPREAD, 1, 1, 1, 5 * 2**30, "max_file_size of the policy for 'images/raw/'"),
+        "": Rules(1, SPREAD, 2, 2, 1, 2**30, "limits.max_file_size"),
+    }
+    assert list(settings.rules) == [general, *settings.by_prefix.values()]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"prefix": "a/", "copies": 4}, "copies of the policy for 'a/': 4 copies need as many nodes, and there are 3"),
+        ({"prefix": "a/", "pieces": 4}, "pieces of the policy for 'a/': 4 pieces need as many nodes, and there are 3"),
+        ({"prefix": "a/", "write_quorum": 2}, "write_quorum of the policy for 'a/': 2 of 1 copies can't be; raise"),
+        ({"prefix": "a/", "copies": 2, "read_quorum": 3}, "read_quorum of the policy for 'a/': 3 of 2 copies can't be"),
+        ({"prefix": "a/", "copies": 0}, "copies of the policy for 'a/': expected `int` >= 1"),
+        ({"prefix": "a/", "pieces": 65}, "pieces of the policy for 'a/': expected `int` <= 64"),
+        ({"prefix": "a/", "max_file_size": "2MB"}, "max_file_size of the policy for 'a/': '2MB' is not a size"),
+        ({"prefix": "a/", "max_file_size": "2TiB"}, "max_file_size of the policy for 'a/': 2199023255552 bytes; at"),
+        (
+            {"prefix": "a/", "piece": 2},
+            "piece of the policy for 'a/' is no setting of sfss: did you mean policy.piece",
+        ),
+        ({"pieces": 2}, 'prefix of policy number 1: it is missing; write e.g. prefix = "images/", or "" for all'),
+        ({"prefix": 5}, "prefix of policy number 1: expected `str`, got `int`"),
+        (5, "policy number 1: expected `object`, got `int`"),
+        ({"prefix": "/a"}, "prefix of the policy for '/a': no path begins so: the path begins with '/': leave it out"),
+        ({"prefix": "a//"}, "prefix of the policy for 'a//': no path begins so: the path holds an empty segment"),
+        ({"prefix": "../"}, "prefix of the policy for '../': no path begins so: the path holds the segment '..'"),
+        ({"prefix": "a\n"}, "no path begins so: the path holds the control character U+000A"),
+    ],
+)
+def test_a_wrong_policy_is_named_by_its_prefix(given: object, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        policies(given)
+
+
+def test_of_several_policies_the_wrong_one_is_named() -> None:
+    with pytest.raises(ConfigError, match="copies of the policy for 'b/'"):
+        policies({"prefix": "a/"}, {"prefix": "b/", "copies": -1})
+
+
+def test_one_prefix_has_one_policy() -> None:
+    with pytest.raises(ConfigError, match="the policy for 'a/' stands there twice"):
+        policies({"prefix": "a/"}, {"prefix": "a/", "pieces": 2})
+
+
+@pytest.mark.parametrize("prefix", ["", "a", "images/", "images/.", "images/..", "a b/ü", "x" * 1000])
+def test_whatever_a_path_can_begin_with_can_have_a_policy(prefix: str) -> None:
+    assert list(policies({"prefix": prefix}).by_prefix) == [prefix]
+
+
+def test_policies_count_the_nodes_that_there_will_be() -> None:
+    two_pieces = {"prefix": "a/", "pieces": 2}
+    nodes = {"nodes": ["a:1"], "joining": ["b:1"]}
+    assert policies(two_pieces, **nodes).by_prefix["a/"].pieces == 2
+    says = "pieces of the policy for 'a/': 2 pieces need as many nodes, and there are 1 when those of storage.leaving"
+    with pytest.raises(ConfigError, match=says):
+        policies(two_pieces, nodes=["a:1"], leaving=["b:1"])
+
+
+@pytest.mark.parametrize("given", [{"prefix": "a/"}, 5, "a/"])
+def test_policies_are_a_list(given: object) -> None:
+    with pytest.raises(ConfigError, match=re.escape("policy: write each as a section of a list, [[policy]], with its")):
+        load(overrides={"policy": given})
+
+
+def test_other_sections_are_none(toml: Path) -> None:
+    toml.write_text("[[server]]\nport = 1\n")
+    with pytest.raises(ConfigError, match=re.escape("server: write it as a section, [server], with its keys below")):
+        load(str(toml))
+
+
+@pytest.mark.parametrize("variable", ["SFSS_POLICY", "SFSS_POLICY_COPIES", "SFSS_POLICY_0_PREFIX"])
+def test_policies_can_not_be_set_in_the_environment_and_it_is_said_where_they_can(variable: str) -> None:
+    with pytest.raises(ConfigError, match=f"{variable} in the environment: policies can't be set there; write"):
+        load(environment={variable: "1"})
+
+
 # --- sizes and addresses ---
 
 
@@ -178,15 +305,16 @@ def test_no_mistake_is_anything_but_a_configuration_error(sections: dict[str, An
         ("2MiB", 2097152),
         ("2 MiB", 2097152),
         (" 1GiB ", 1073741824),
+        ("1TiB", 1099511627776),
     ],
 )
 def test_a_size_may_be_written_in_bytes_or_units(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "MiB", "-1", "1.5MiB", "2MB", "2mib", "1TiB", "1 2", "9" * 16, "0x10", "1e6"])
+@pytest.mark.parametrize("text", ["", "MiB", "-1", "1.5MiB", "2MB", "2mib", "1PiB", "1 2", "9" * 16, "0x10", "1e6"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a size: write bytes, or a number with KiB, MiB or GiB"):
+    with pytest.raises(ValueError, match="is not a size: write bytes, or a number with KiB, MiB, GiB or TiB"):
         parse_size(text)
 
 
@@ -196,7 +324,12 @@ def test_the_largest_file_may_be_given_in_any_way(given: object) -> None:
 
 
 def test_the_largest_file_may_be_as_large_as_is_said() -> None:
-    assert load(overrides={"limits": {"max_file_size": "64MiB"}}).limits.max_file_size == LARGEST_FILE
+    assert load(overrides={"limits": {"max_file_size": "1TiB"}}).limits.max_file_size == LARGEST_FILE
+
+
+@pytest.mark.parametrize("size", [SMALLEST_RECORD, LARGEST_RECORD])
+def test_records_may_be_as_small_and_as_large_as_is_said(size: int) -> None:
+    assert load(overrides={"limits": {"record_size": size}}).limits.record_size == size
 
 
 @pytest.mark.parametrize(
@@ -247,7 +380,7 @@ def _shown() -> list[tuple[str, str, object]]:
     """Every ``key = value`` and ``# key = value`` of conf/sfss.toml, with its section."""
     section, shown = "", []
     for line in CONF.read_text("utf-8").splitlines():
-        if match := re.fullmatch(r"(?:# )?\[(\w+)\]", line):
+        if match := re.fullmatch(r"(?:# )?\[{1,2}(\w+)\]{1,2}", line):
             section = match[1]
         elif match := re.fullmatch(r"(?:# ?)?(\w+ = .+)", line):
             shown += [(section, key, value) for key, value in tomllib.loads(match[1]).items()]
@@ -256,12 +389,17 @@ def _shown() -> list[tuple[str, str, object]]:
 
 def test_the_page_of_settings_shows_each_of_them_once() -> None:
     there = [(section, key) for section, keys in as_dict(Settings()).items() for key in keys]
+    there += [("policy", key) for key in Policy.__struct_fields__]
     assert sorted((section, key) for section, key, _ in _shown()) == sorted(there)
 
 
 def test_the_page_of_settings_shows_the_defaults() -> None:
     for section, key, value in _shown():
-        assert load(overrides={section: {key: value}}) == Settings(), f"{section}.{key} = {value} is not the default"
+        given = {section: [{"prefix": "", key: value}] if section == "policy" else {key: value}}
+        shown = load(overrides=given)
+        rules = {rules._replace(spread=SPREAD, setting=ONE.setting) for rules in shown.rules}
+        assert rules == {ONE}, f"{section}.{key} = {value} is not the default"
+        assert as_dict(shown) == as_dict(Settings()), f"{section}.{key} = {value} is not the default"
 
 
 def test_what_kubernetes_says_of_a_service_named_sfss_is_not_taken_for_settings() -> None:

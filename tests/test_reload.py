@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -130,3 +131,57 @@ def test_what_takes_a_restart_is_not_taken_over(tmp_path: Path) -> None:
         wait_for(lambda: "embedded.nodes has changed: that takes a restart" in service.log.read_text())
         wait_for(lambda: "the configuration was read again: 3 nodes" in service.log.read_text())
         assert seen(service) == before
+
+
+def put(service: Service, path: str, content: bytes) -> int:
+    request = urllib.request.Request(f"{service.url}/file?path={path}", data=content, method="PUT")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
+def copies(service: Service) -> int:
+    """How many items there are on all nodes, marks and notes of sfss's own aside."""
+    with urllib.request.urlopen(f"{service.url}/status", timeout=10) as answer:
+        return sum(int(stats["curr_items"]) for stats in json.load(answer).values())
+
+
+def test_policies_come_and_go_while_the_service_goes_on(nodes: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "sfss.toml"
+    configure(file, nodes=nodes)
+    general = file.read_text() + "[repair]\nbackground = false\n"
+    file.write_text(general)
+
+    def adopt(service: Service, policies: str) -> None:
+        lines = service.log.read_text().count("the configuration was read again")
+        file.write_text(general + policies)
+        reload(service)
+        wait_for(lambda: service.log.read_text().count("the configuration was read again") > lines)
+
+    with Service(tmp_path, "--config", str(file)) as service:
+        assert put(service, "images/small", b"x" * 100) == 200
+        before = copies(service)
+        adopt(service, '[[policy]]\nprefix = "images/"\ncopies = 3\nwrite_quorum = 3\nmax_file_size = 10\n')
+        assert put(service, "images/large", b"x" * 100) == 413
+        assert put(service, "other/large", b"x" * 100) == 200
+        assert copies(service) == before + 1
+        assert put(service, "images/new", b"x" * 10) == 200
+        assert copies(service) == before + 1 + 3
+        adopt(service, "")
+        assert put(service, "images/large", b"x" * 100) == 200
+        assert copies(service) == before + 1 + 3 + 1
+
+
+def test_what_a_policy_needs_must_be_there_without_a_restart(tmp_path: Path) -> None:
+    """Embedded nodes: what the file says of their number is not taken over."""
+    file = tmp_path / "sfss.toml"
+    file.write_text("[embedded]\nnodes = 3\n")
+    with Service(tmp_path, "--config", str(file)) as service:
+        file.write_text("[embedded]\nnodes = 5\n[[policy]]\nprefix = 'images/'\npieces = 5\n")
+        reload(service)
+        says = "all stays as it was: pieces of the policy for 'images/': 5 pieces need as many nodes, and there are 3"
+        wait_for(lambda: says in service.log.read_text())
+        assert put(service, "images/cat.jpg", b"x") == 200

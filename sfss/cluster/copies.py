@@ -364,7 +364,7 @@ class _Spread:
             return first
         needed = self._place.quorum.write
         return Unavailable(
-            f"{len(self._holders)} nodes have taken the record, and storage.write_quorum is {needed}: "
+            f"{len(self._holders)} nodes have taken the record, and its write_quorum is {needed}: "
             f"{'; '.join(map(str, self.failures))}. Whether it is kept is not known; try again, that is safe"
         )
 

@@ -5,9 +5,10 @@ highest version of a key counts; a tombstone is one.
 
 **Which must answer.** An acknowledged write, of a file or of a tombstone, is on ``write_quorum`` nodes at least. So a
 list is whole while fewer than that many are not heard: one node of three may be away under 3 copies and 2 and 2, none
-under 2 copies and 1 and 1. A node that has lost what it had (``wholeness.py``) and one that can't scan are not heard.
-Where too few are, the list ends in an error that names the others: it never leaves out what it should have told. A
-write that was not acknowledged may be told or not.
+under 2 copies and 1 and 1. Where policies differ, the least write quorum of what may be listed counts. A node that has
+lost what it had (``wholeness.py``) and one that can't scan are not heard. Where too few are, the list ends in an error
+that names the others: it never leaves out what it should have told. A write that was not acknowledged may be told or
+not.
 
 **The order** is that of the paths' bytes (``pathorder.py``). Paths that are too long for a key lie under hashes, in no
 order. For those all hashed keys are read, and the first ``LONG_AT_ONCE`` of them that are wanted are kept; when those
@@ -23,7 +24,7 @@ import asyncio
 import bisect
 import contextlib
 import operator
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -32,7 +33,7 @@ from sfss import paths, record
 from sfss.backends.base import Backend, Listed
 from sfss.cluster import pathorder
 from sfss.cluster.pathorder import Range
-from sfss.cluster.topology import Topology
+from sfss.cluster.topology import Quorum, Topology
 from sfss.cluster.wholeness import missing_marks
 from sfss.errors import BadPath, Damaged, NodeAway, NodeError, Unavailable, Unsupported
 from sfss.record import Header, Kind
@@ -68,9 +69,10 @@ class Listing:
     def __init__(
         self, topology: Topology, prefix: str = "", after: str = "", *, folders: bool = False, wanted: int = 0
     ) -> None:
-        self._nodes = _Nodes(topology)
         self._prefix = prefix
         self._beginning = paths.unhashed(prefix)
+        quorums = topology.quorums(self._beginning)
+        self._nodes = _Nodes(topology, quorums)
         self._after = after
         self._folders = folders
         self._folder = after if folders and after.endswith("/") else ""  # the last one that was told
@@ -78,7 +80,8 @@ class Listing:
         nodes = len(topology.nodes)
         self._slice = min(SLICE, max(IN_A_BATCH // nodes, FEWEST))
         if wanted:  # what each of them has of it, and some more, for they never have quite the same
-            self._slice = min(self._slice, (wanted + 1) * topology.quorum.copies * 5 // (4 * nodes) + FIRST_LOOK)
+            copies = max(quorum.copies for quorum in quorums)
+            self._slice = min(self._slice, (wanted + 1) * copies * 5 // (4 * nodes) + FIRST_LOOK)
         self._long = _LongPaths(self._nodes, prefix, after, self._slice)
         self._ranges: list[Range] = []  # what is still to be read
         if self._folder:
@@ -267,10 +270,12 @@ def _path_of(file: Found) -> str:
 
 
 class _Nodes:
-    """The nodes, and which of them are not heard."""
+    """The nodes, and which of them are not heard. ``quorums``: of all that may be listed."""
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, quorums: Collection[Quorum]) -> None:
         self._topology = topology
+        self._write_quorum = min(quorum.write for quorum in quorums)
+        self._has_copies = any(quorum.copies > 1 for quorum in quorums)
         self._lost: dict[Backend, NodeError | Unsupported] = {}
         self._emptied: Sequence[Backend] = ()  # heard of what they have, and not of what they haven't
 
@@ -292,8 +297,8 @@ class _Nodes:
         self._check()
 
     async def _find_emptied(self) -> None:
-        quorum, joining = self._topology.quorum, self._topology.joining
-        while quorum.copies > 1:
+        joining = self._topology.joining
+        while self._has_copies:
             asked = [node for node in self.heard if node not in joining]
             try:
                 self._emptied = await missing_marks(asked)
@@ -319,12 +324,12 @@ class _Nodes:
             return None
 
     def _check(self) -> None:
-        topology, quorum = self._topology, self._topology.quorum
+        topology = self._topology
         there = len(topology.nodes)
         rings = [there - len(others) for others in (topology.joining, topology.leaving) if there > len(others)]
         unheard = {node: f"node {node.address} has lost what it had: run sfss repair" for node in self._emptied}
         unheard |= {node: str(error) for node, error in self._lost.items()}
-        if len(unheard) < min(quorum.write, *rings):
+        if len(unheard) < min(self._write_quorum, *rings):
             return
         for error in self._lost.values():
             if len(unheard) == 1 or isinstance(error, Unsupported):

@@ -90,7 +90,7 @@ async def test_a_write_without_a_quorum_is_not_acknowledged_and_says_why(safe: F
     owners = safe.owners(key)[:3]
     await safe.stop(*owners[:2])
     await safe.settled(away=2)
-    with pytest.raises(Unavailable, match=f"storage.write_quorum is 2.*{owners[0]}.*try again, that is safe"):
+    with pytest.raises(Unavailable, match=f"its write_quorum is 2.*{owners[0]}.*try again, that is safe"):
         await safe.cluster.put(key, version(7))
 
 
