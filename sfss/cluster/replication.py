@@ -17,8 +17,9 @@ from sfss import record
 from sfss.backends.base import Backend
 from sfss.cluster.blocks import Blocks
 from sfss.cluster.clock import Clock
-from sfss.cluster.copies import Copies, put_newer
+from sfss.cluster.copies import Copies
 from sfss.cluster.lacking import Lacking
+from sfss.cluster.spread import put_newer
 from sfss.cluster.topology import Place, Topology
 from sfss.errors import Damaged, NodeError, OutOfSpace, Unavailable
 from sfss.record import Header, Record
@@ -148,7 +149,7 @@ class Cluster:
 
     async def put_if(self, key: bytes, data: bytes, token: Token) -> bool:
         """Store a record if the state is still the token's; False if it isn't. Raises as ``put``."""
-        return await self._put_if(key, data, token)
+        return await self._decide(key, data, token) if token.is_guarded else await self.put(key, data)
 
     async def delete(self, key: bytes, tombstone: bytes) -> bool:
         """Put the tombstone in the place of what lies there, so that no copy that was away brings it back.
@@ -165,7 +166,7 @@ class Cluster:
         """As ``delete``, if the state is still the token's; False if it isn't."""
         if not token.is_guarded:
             return await self.delete(key, tombstone)
-        return await self._put_if(key, tombstone, token, self._tombstone_ttl if token.place.quorum.copies == 1 else 0)
+        return await self._decide(key, tombstone, token, self._tombstone_ttl if token.place.quorum.copies == 1 else 0)
 
     def counts(self) -> dict[str, int]:
         """What happened to copies since the start."""
@@ -235,10 +236,9 @@ class Cluster:
             await put_newer(node, key, newest[1], newest[0])
         return True
 
-    async def _put_if(self, key: bytes, data: bytes, token: Token, expiry: int = 0) -> bool:
+    async def _decide(self, key: bytes, data: bytes, token: Token, expiry: int = 0) -> bool:
+        """Have the nodes that decide take the record upon the token's states, and then the others."""
         place = token.place
-        if not token.is_guarded:
-            return await self.put(key, data)
         decided: list[Backend] = []
         for node, state in token.states:
             if state is Guard.ABSENT:

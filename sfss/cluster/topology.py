@@ -12,7 +12,7 @@ Keys that don't tell their path, and what sfss keeps for itself, get what is ask
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from sfss.backends.base import Backend
@@ -83,6 +83,17 @@ class Place(NamedTuple):
         known: it is asked, and fails.
         """
         return list(dict.fromkeys(_decider(group) for group in reversed(self.groups)))
+
+    def counting(self, group: Group) -> Sequence[Backend]:
+        """The nodes of a group whose copies count towards a quorum."""
+        return group.owners if self.quorum.sees_all else [*group.owners, *group.spares]
+
+    def suffices(self, nodes: Container[Backend], needed: int) -> bool:
+        """Whether these are ``needed`` of each group. A ring that was made for fewer copies may have fewer."""
+        for group in self.groups:
+            if sum([node in nodes for node in self.counting(group)]) < min(needed, len(group.owners)):
+                return False
+        return True
 
 
 def _decider(group: Group) -> Backend:

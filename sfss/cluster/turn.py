@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sfss import record
 from sfss.backends.base import Backend
-from sfss.cluster.copies import put_newer
+from sfss.cluster.spread import put_newer
 from sfss.cluster.summary import Summary
 from sfss.cluster.topology import Place, Topology
 from sfss.cluster.walk import Told, Walk
