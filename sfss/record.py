@@ -20,8 +20,10 @@ know is Damaged too, with a message that says so: it was written by a newer sfss
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import struct
+from collections.abc import Sequence
 
 import msgspec
 import xxhash
@@ -47,9 +49,10 @@ class Kind(enum.IntEnum):
     MANIFEST = 2  # the payload names the blocks of a large file
     BLOCK = 3  # the payload is one piece of a large file
     TOMBSTONE = 4  # there was a file; the payload is empty
+    UPLOAD = 5  # the payload is the state of an upload
 
 
-class Header(msgspec.Struct, frozen=True, array_like=True):
+class Header(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """All that is known of a record without its payload. Fields are only ever added, at the end, with a default."""
 
     kind: Kind
@@ -80,19 +83,27 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Header)
 
 
-def payload_checksum(payload: bytes | bytearray | memoryview) -> bytes:
-    """xxh3-128 of the payload, 16 bytes."""
-    return xxhash.xxh3_128_digest(payload)
+def payload_checksum(*payload: bytes | bytearray | memoryview) -> bytes:
+    """xxh3-128 of the payload, 16 bytes; it may be in pieces."""
+    if len(payload) == 1:
+        return xxhash.xxh3_128_digest(payload[0])
+    checksum = xxhash.xxh3_128()
+    for piece in payload:
+        checksum.update(piece)
+    return checksum.digest()
 
 
-def encode(header: Header, payload: bytes | bytearray | memoryview) -> bytes:
-    """The record's bytes. The header's ``payload_size`` and ``payload_xxh3`` must be the payload's."""
+def encode(header: Header, *payload: bytes | bytearray | memoryview) -> bytes:
+    """The record's bytes; the payload may be in pieces, which are copied just once.
+
+    The header's ``payload_size`` and ``payload_xxh3`` must be the whole payload's.
+    """
     packed = _encoder.encode(header)
     if len(packed) > MAX_HEADER:
         raise ValueError(f"a header of {len(packed)} bytes: at most {MAX_HEADER} fit")
     start = _PREFIX.pack(_MAGIC, _FORMAT, 0, len(packed), 0)[:_CHECKED]
     checksum = xxhash.xxh3_64_digest(start + packed)
-    return b"".join((start, checksum, packed, payload))
+    return b"".join((start, checksum, packed, *payload))
 
 
 def decode_header(data: bytes | memoryview) -> tuple[Header, int]:
@@ -130,6 +141,20 @@ def decode_bare_header(data: bytes) -> Header:
     if end != len(data):
         raise Damaged(f"{len(data) - end} bytes behind the record's header, where there should be none")
     return header
+
+
+def decode_bare_headers(datas: Sequence[bytes]) -> list[Header]:
+    """The same of many at once, in half the time again. Raises Damaged if one of them is, and doesn't say which."""
+    digest = xxhash.xxh3_64_digest
+    sound = [
+        data[PREFIX_SIZE:]
+        for data in datas
+        if data.startswith(_START) and digest(data[:_CHECKED] + data[PREFIX_SIZE:]) == data[_CHECKED:PREFIX_SIZE]
+    ]
+    if len(sound) == len(datas):
+        with contextlib.suppress(msgspec.DecodeError, ValueError, RecursionError):
+            return list(map(_decoder.decode, sound))
+    raise Damaged("one of the records has a header that can't be read")
 
 
 def decode(data: bytes) -> Record:

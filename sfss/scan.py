@@ -14,6 +14,8 @@ length in ``docs/node-protocol.rst``. What never lives here: sockets, storage.
 
 For who lists millions there is ``scan <from> <to> <count> rows``, which takes a fraction of the time. Its reply is
 blocks, and then ``END``: ``ROWS <length>``, and so many bytes of msgpack, an array of ``[key, header, size, cas]``.
+With ``heads`` in the place of ``rows`` the blocks are ``HEADS <length>`` and ``[[key, ...], [header, ...]]``: the least
+work.
 """
 
 from __future__ import annotations
@@ -29,14 +31,14 @@ from sfss.record import MAX_HEADER, PREFIX_SIZE
 
 MAX_COUNT = 10_000  # items of one reply: some 2 MB, so that no reply takes long
 FIRST, LAST = b"-", b"+"  # the bounds of everything
-ROWS = b"rows"  # the word that asks for them
-MAX_BLOCK = 1024 * 1024  # bytes of a block of rows
+ROWS, HEADS = b"rows", b"heads"  # the words that ask for blocks
+MAX_BLOCK = 1024 * 1024  # bytes of one
 
 _UNSAFE = re.compile(rb"[\x00-\x20\x7f\\]")
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-f]{2}))?")
 
 _ERRORS = (SERVER_ERROR, CLIENT_ERROR, ERROR)
-_BLOCK = re.compile(rb"ROWS ([0-9]{1,9})")
+_BLOCK = {word: re.compile(word.upper() + rb" ([0-9]{1,9})") for word in (ROWS, HEADS)}
 
 Row = tuple[bytes, bytes, int, int]  # key, header, size, cas: as of an Item
 
@@ -58,9 +60,9 @@ def request(start: bytes, end: bytes, count: int) -> bytes:
     return b"scan %b %b %d\r\n" % (start, end, count)
 
 
-def rows_request(start: bytes, end: bytes, count: int) -> bytes:
-    """The same as rows."""
-    return b"scan %b %b %d %b\r\n" % (start, end, count, ROWS)
+def blocks_request(start: bytes, end: bytes, count: int, word: bytes) -> bytes:
+    """The same in blocks, as ``ROWS`` or as ``HEADS``."""
+    return b"scan %b %b %d %b\r\n" % (start, end, count, word)
 
 
 def written(key: bytes) -> bytes:
@@ -97,19 +99,29 @@ def item(found: Item) -> bytes:
 
 def block(rows: list[Row]) -> bytes:
     """Some rows as they are sent."""
-    packed = msgspec.msgpack.encode(rows)
-    return b"ROWS %d\r\n%b\r\n" % (len(packed), packed)
+    return _block(ROWS, rows)
+
+
+def heads_block(keys: list[bytes], headers: list[bytes]) -> bytes:
+    """The keys of some items and their headers as they are sent."""
+    return _block(HEADS, (keys, headers))
+
+
+def _block(word: bytes, content: object) -> bytes:
+    packed = msgspec.msgpack.encode(content)
+    return b"%b %d\r\n%b\r\n" % (word.upper(), len(packed), packed)
 
 
 class BlockParser:
-    """Makes blocks, still packed, of the reply to one request for rows, however its bytes are split.
+    """Makes blocks, still packed, of the reply to one request for ``word``, however its bytes are split.
 
     ``last_line`` is as of ``ItemParser``; ``rest`` is what has come behind it. No more is kept than the part of one
     block.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, word: bytes = ROWS) -> None:
         self.last_line: bytes | None = None
+        self._beginning = _BLOCK[word]
         self._buffer = bytearray()
 
     @property
@@ -127,7 +139,7 @@ class BlockParser:
                 self.last_line = line
                 position = end + 2
                 break
-            found = _BLOCK.fullmatch(line)
+            found = self._beginning.fullmatch(line)
             if found is None or int(found[1]) > MAX_BLOCK:
                 raise ProtocolError(f"not a block of at most {MAX_BLOCK} bytes: {line[:100]!r}")
             after = end + 2 + int(found[1]) + 2

@@ -20,6 +20,7 @@ from sfss.record import (
     Kind,
     decode,
     decode_bare_header,
+    decode_bare_headers,
     decode_header,
     encode,
     header_end,
@@ -284,3 +285,11 @@ def test_a_header_alone_is_read_as_with_its_payload_and_any_change_is_noticed(
     for wrong in (bytes(changed), data[: place % end], data[:end] + b"x"):
         with pytest.raises(Damaged):
             decode_bare_header(wrong)
+        with pytest.raises(Damaged):
+            decode_bare_headers([data[:end], wrong, data[:end]])
+
+
+@given(st.lists(RECORDS, max_size=40))
+def test_many_headers_are_read_at_once_as_one_by_one(records: list[bytes]) -> None:
+    headers = [data[: decode_header(data)[1]] for data in records]
+    assert decode_bare_headers(headers) == [decode_bare_header(data) for data in headers]

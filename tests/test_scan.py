@@ -89,9 +89,9 @@ def test_an_error_after_items_is_the_last_line() -> None:
 ROWS = st.lists(st.tuples(KEYS, st.binary(max_size=200), U64, U64), max_size=5)
 
 
-def blocks_of(data: bytes, cuts: list[int]) -> tuple[list[object], bytes | None]:
+def blocks_of(data: bytes, cuts: list[int], word: bytes = scan.ROWS) -> tuple[list[object], bytes | None]:
     """What a parser makes of ``data`` that comes in pieces, unpacked."""
-    parser = BlockParser()
+    parser = BlockParser(word)
     ends = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     blocks = [block for start, end in itertools.pairwise(ends) for block in parser.feed(data[start:end])]
     return [msgspec.msgpack.decode(block) for block in blocks], parser.last_line
@@ -103,6 +103,15 @@ def test_a_client_gets_the_rows_that_a_node_sent_however_they_are_split(
 ) -> None:
     data = b"".join(map(scan.block, sent)) + b"END\r\n"
     assert blocks_of(data, cuts) == ([[list(row) for row in rows] for rows in sent], b"END")
+
+
+@given(st.lists(ROWS, max_size=3), st.lists(st.integers(0, 2000), max_size=6))
+def test_a_client_gets_the_heads_that_a_node_sent_however_they_are_split(
+    sent: list[list[scan.Row]], cuts: list[int]
+) -> None:
+    told = [([key for key, *_ in rows], [header for _, header, *_ in rows]) for rows in sent]
+    data = b"".join(scan.heads_block(*heads) for heads in told) + b"END\r\n"
+    assert blocks_of(data, cuts, scan.HEADS) == ([list(heads) for heads in told], b"END")
 
 
 @given(st.lists(ROWS, min_size=1, max_size=3), st.data())
@@ -118,6 +127,7 @@ def test_blocks_cut_short_are_never_taken_for_all_of_them(sent: list[list[scan.R
     "data",
     [
         b"ITEM a 0 0 0 0 0 0\r\n",
+        b"HEADS 1\r\n\0\r\n",
         b"ROWS -1\r\n",
         b"ROWS %d\r\n" % (MAX_BLOCK + 1),
         b"ROWS 1\r\nabcd",

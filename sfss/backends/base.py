@@ -52,6 +52,13 @@ class Listed(NamedTuple):
     token: int  # as of ``gets``
 
 
+class Heads(NamedTuple):
+    """The keys and headers of some items, as of ``Listed``, in two lists: with millions it counts."""
+
+    keys: list[bytes]
+    headers: list[bytes]
+
+
 class Backend(Protocol):
     """One node."""
 
@@ -118,6 +125,9 @@ class Backend(Protocol):
         ``until`` may be longer than a key. What isn't told isn't read. Only where the node has ``scan``.
         A key that is there all the time of a walk is told once; one that comes, changes or goes meanwhile may be told.
         """
+
+    async def heads(self, after: bytes, count: int, until: bytes = b"") -> Heads:
+        """The same in a third of the time, and less of it."""
 
     async def any_in(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bool]:
         """Of each range, behind one key and before the other, whether anything is in it. Only where it has ``scan``."""

@@ -11,12 +11,13 @@ import contextlib
 import itertools
 import operator
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Generic, TypeVar
 
 import msgspec
 
 from sfss import scan
-from sfss.backends.base import Listed
+from sfss.backends.base import Heads, Listed
 from sfss.backends.stream import PIECE, STOPPING, Stream
 from sfss.backends.walks import keys_of_beansdb, keys_of_memcached
 from sfss.config import Address
@@ -28,8 +29,26 @@ OF_ROWS = 64 * 1024  # bytes of a scan that are received at once: less than a mi
 ASKED_AT_ONCE = 64  # ranges: some KB of requests
 WALK_PATIENCE = 10  # time-outs: a memcached that walks a table with few keys in it says nothing for long
 
-_ROWS = msgspec.msgpack.Decoder(list[Listed])
-_key_of = operator.itemgetter(0)  # of a Listed
+Block = TypeVar("Block")
+
+
+class _Form(Generic[Block]):
+    """What a scan can be asked for, and what its blocks are."""
+
+    def __init__(self, word: bytes, block: type[Block], keys_of: Callable[[Block], list[bytes]]) -> None:
+        self.word = word
+        self.read = msgspec.msgpack.Decoder(block).decode
+        self.keys_of = keys_of
+
+
+def _keys_of_heads(block: Heads) -> list[bytes]:
+    if len(block.keys) != len(block.headers):
+        raise ProtocolError(f"{len(block.headers)} headers of {len(block.keys)} keys")
+    return block.keys
+
+
+_ROWS = _Form(scan.ROWS, list[Listed], lambda block: [row.key for row in block])
+_HEADS = _Form(scan.HEADS, Heads, _keys_of_heads)
 
 
 class Lists:
@@ -46,28 +65,36 @@ class Lists:
 
     async def scan(self, after: bytes, count: int, until: bytes = b"") -> list[Listed]:
         """``Backend.scan``. Raises NodeAway, NodeTimeout, NodeBroken, NodeRefused."""
-        if len(after) > MAX_KEY or not 1 <= count <= scan.MAX_COUNT:
-            raise BadRequest(f"a list is of 1 to {scan.MAX_COUNT} items behind a key of at most {MAX_KEY} bytes")
-        return (await self._scans([(after, until)], count))[0]
+        blocks = (await self._scans(_ROWS, [(after, until)], count))[0]
+        return list(itertools.chain.from_iterable(blocks))
+
+    async def heads(self, after: bytes, count: int, until: bytes = b"") -> Heads:
+        """``Backend.heads``. Raises as ``scan``."""
+        blocks = (await self._scans(_HEADS, [(after, until)], count))[0]
+        keys = itertools.chain.from_iterable(block.keys for block in blocks)
+        return Heads(list(keys), list(itertools.chain.from_iterable(block.headers for block in blocks)))
 
     async def any_in(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bool]:
         """``Backend.any_in``. Raises as ``scan``."""
         found: list[bool] = []
         for start in range(0, len(ranges), ASKED_AT_ONCE):
-            found += map(bool, await self._scans(ranges[start : start + ASKED_AT_ONCE], 1))
+            found += map(bool, await self._scans(_HEADS, ranges[start : start + ASKED_AT_ONCE], 1))
         return found
 
-    async def _scans(self, ranges: Sequence[tuple[bytes, bytes]], count: int) -> list[list[Listed]]:
-        """What is in each range, all asked for at once."""
+    async def _scans(self, form: _Form[Block], ranges: Sequence[tuple[bytes, bytes]], count: int) -> list[list[Block]]:
+        """The blocks with what is in each range, all asked for at once; none of a range where there is nothing."""
+        if not 1 <= count <= scan.MAX_COUNT or any(len(after) > MAX_KEY for after, _ in ranges):
+            raise BadRequest(f"a list is of 1 to {scan.MAX_COUNT} items behind a key of at most {MAX_KEY} bytes")
         async with self._turn:
             stream = await self._kept()
             try:
                 for after, until in ranges:
-                    stream.send(scan.rows_request(scan.beyond(after) if after else scan.FIRST, _end(until), count))
+                    start = scan.beyond(after) if after else scan.FIRST
+                    stream.send(scan.blocks_request(start, _end(until), count, form.word))
                 found, rest = [], b""
                 for after, until in ranges:
-                    rows, rest = await _reply(stream, rest, after, count, until)
-                    found.append(rows)
+                    blocks, rest = await _reply(stream, rest, form, after, count, until)
+                    found.append(blocks)
                 if rest:
                     raise NodeBroken(stream.node, f"more than the reply to a scan: {rest[:100]!r}")
             except BaseException:
@@ -124,17 +151,23 @@ class Lists:
         stream.close()
 
 
-async def _reply(stream: Stream, data: bytes, after: bytes, count: int, until: bytes) -> tuple[list[Listed], bytes]:
+async def _reply(
+    stream: Stream, data: bytes, form: _Form[Block], after: bytes, count: int, until: bytes
+) -> tuple[list[Block], bytes]:
     """A whole reply, of which ``data`` has come; and what has come behind it."""
-    parser = scan.BlockParser()
-    found: list[Listed] = []
+    parser = scan.BlockParser(form.word)
+    blocks: list[Block] = []
+    left = count
     while True:
         try:
-            for block in parser.feed(data):
-                rows = _ROWS.decode(block)
-                _check_order(found[-1].key if found else after, rows, until)
-                found += rows
-            if len(found) > count:
+            for packed in parser.feed(data):
+                block = form.read(packed)
+                if keys := form.keys_of(block):
+                    _check_order(after, keys, until)
+                    after = keys[-1]
+                    left -= len(keys)
+                    blocks.append(block)
+            if left < 0:
                 raise ProtocolError(f"a list of more than the {count} items that were asked for")
         except (ProtocolError, msgspec.DecodeError) as error:
             raise NodeBroken(stream.node, str(error)) from None
@@ -143,7 +176,7 @@ async def _reply(stream: Stream, data: bytes, after: bytes, count: int, until: b
         data = await stream.receive()
     if parser.last_line != END:
         raise NodeRefused(stream.node, f"answered {parser.last_line[:200].decode(errors='replace')}")
-    return found, parser.rest
+    return blocks, parser.rest
 
 
 def _end(until: bytes) -> bytes:
@@ -153,11 +186,11 @@ def _end(until: bytes) -> bytes:
     return scan.beyond(until) if len(until) <= MAX_KEY else scan.at(until[:MAX_KEY])
 
 
-def _check_order(after: bytes, rows: list[Listed], until: bytes) -> None:
+def _check_order(after: bytes, keys: list[bytes], until: bytes) -> None:
     """Raises ProtocolError: who goes on behind the last one would never come to an end."""
-    keys = [after, *map(_key_of, rows)]
-    if not all(map(operator.lt, keys, keys[1:])):
-        bad = next(key for last, key in itertools.pairwise(keys) if last >= key)
+    before = [after, *keys]
+    if not all(map(operator.lt, before, keys)):
+        bad = next(key for last, key in itertools.pairwise(before) if last >= key)
         raise ProtocolError(f"a list out of order: {bad!r}")
-    if rows and until and keys[-1] >= until:
+    if until and keys[-1] >= until:
         raise ProtocolError(f"a list goes on to {keys[-1]!r}, behind {until!r}")

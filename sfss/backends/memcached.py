@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import ParamSpec
 
-from sfss.backends.base import Capabilities, Epoch, Listed, Versioned
+from sfss.backends.base import Capabilities, Epoch, Heads, Listed, Versioned
 from sfss.backends.connection import Connection
 from sfss.backends.lists import Lists
 from sfss.backends.statistics import Statistics
@@ -156,6 +156,10 @@ class MemcachedNode:
     async def scan(self, after: bytes, count: int, until: bytes = b"") -> list[Listed]:
         self._check_scan()
         return await self._lists.scan(after, count, until)
+
+    async def heads(self, after: bytes, count: int, until: bytes = b"") -> Heads:
+        self._check_scan()
+        return await self._lists.heads(after, count, until)
 
     async def any_in(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bool]:
         self._check_scan()

@@ -23,14 +23,13 @@ from __future__ import annotations
 import asyncio
 import bisect
 import contextlib
-import operator
 from collections.abc import AsyncGenerator, Awaitable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
 
 from sfss import paths, record
-from sfss.backends.base import Backend, Listed
+from sfss.backends.base import Backend, Heads
 from sfss.cluster import pathorder
 from sfss.cluster.pathorder import Range
 from sfss.cluster.topology import Quorum, Topology
@@ -48,8 +47,6 @@ T = TypeVar("T")
 
 _HASHED = Range(b"#1\xff", b"#Z\xff")  # the keys of long paths; what else begins with # goes on with a small letter
 _FILES = (Kind.FILE, Kind.MANIFEST)
-
-_key_of = operator.itemgetter(0)  # of a Listed
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
@@ -173,11 +170,21 @@ class Listing:
 
 def _found(keys: Iterable[bytes], headers: Mapping[bytes, bytes]) -> list[Found]:
     """The files among these records. What isn't a record, other programs', is none."""
+    keys = [key for key in keys if headers[key]]
+    with contextlib.suppress(UnicodeDecodeError, Damaged):
+        told = _quick_paths(keys)
+        if told is not None:
+            decoded = record.decode_bare_headers([headers[key] for key in keys])
+            if {header.path for header in decoded} <= {None}:
+                return [Found(path, head) for path, head in zip(told, decoded, strict=True) if head.kind in _FILES]
+    return _found_one_by_one(keys, headers)
+
+
+def _found_one_by_one(keys: Iterable[bytes], headers: Mapping[bytes, bytes]) -> list[Found]:
+    """The same where not all is as it mostly is: long paths, keys that no path has, a damaged header."""
     found = []
     for key in keys:
         data = headers[key]
-        if not data:
-            continue
         try:
             header = record.decode_bare_header(data)
             if header.kind in _FILES:
@@ -189,6 +196,18 @@ def _found(keys: Iterable[bytes], headers: Mapping[bytes, bytes]) -> list[Found]
         except (UnicodeDecodeError, BadPath):  # no path has this key
             continue
     return found
+
+
+def _quick_paths(keys: Sequence[bytes]) -> list[str] | None:
+    """``paths.quick_path_of`` of all at once, in half the time; None where one isn't so quick.
+
+    Raises UnicodeDecodeError.
+    """
+    text = b"\n".join((b"", *keys)).decode()
+    if text.count("\n") != len(keys) or text.count("%") != text.count("%20") + text.count("%25"):
+        return None
+    told = text.replace("%20", " ").replace("%25", "%").split("\n/")[1:]
+    return told if len(told) == len(keys) else None
 
 
 def _long_path(key: bytes, path: str) -> str | None:
@@ -306,9 +325,9 @@ class _Nodes:
             except NodeError as error:
                 self._lost |= {node: error for node in asked if str(node.address) == error.node}
 
-    async def scan(self, node: Backend, after: bytes, count: int, until: bytes) -> list[Listed] | None:
+    async def heads(self, node: Backend, after: bytes, count: int, until: bytes) -> Heads | None:
         """Of one of them; None if it can be done without, for it failed. Raises Unavailable if it can't."""
-        return await self._of(node, node.scan(after, count, until))
+        return await self._of(node, node.heads(after, count, until))
 
     async def have_any(self, ranges: Sequence[Range]) -> list[bool]:
         """Of each range, whether there is anything in it."""
@@ -342,10 +361,18 @@ class _Column:
 
     def __init__(self, node: Backend, after: bytes) -> None:
         self.node = node
-        self.items: list[Listed] = []  # that have come and weren't taken
+        self.keys: list[bytes] = []  # that have come and weren't taken ...
+        self.headers: list[bytes] = []  # ... and what lies under them
         self.ended = False
         self.after = after  # the last key that has come
-        self.coming: asyncio.Task[tuple[list[Listed], bool] | None] | None = None
+        self.coming: asyncio.Task[tuple[Heads, bool] | None] | None = None
+
+    def take(self, end: bytes | None) -> tuple[list[bytes], list[bytes]]:
+        """What has come up to a key, or all."""
+        cut = len(self.keys) if end is None else bisect.bisect_right(self.keys, end)
+        taken = self.keys[:cut], self.headers[:cut]
+        self.keys, self.headers = self.keys[cut:], self.headers[cut:]
+        return taken
 
 
 class _Merge:
@@ -361,18 +388,12 @@ class _Merge:
 
     async def next(self) -> tuple[dict[bytes, bytes], bool]:
         """The headers of the next keys, of each key's newest version; and whether those were all of them."""
-        await asyncio.gather(*(self._fill(column) for column in self._columns if not column.items))
-        ends = [column.items[-1].key for column in self._columns if not column.ended]
+        await asyncio.gather(*(self._fill(column) for column in self._columns if not column.keys))
+        ends = [column.keys[-1] for column in self._columns if not column.ended]
         end = min(ends) if ends else None
         merged: dict[bytes, bytes] = {}
         for column in self._columns:
-            items = column.items
-            if end is not None:
-                cut = bisect.bisect_right(items, end, key=_key_of)
-                items, column.items = items[:cut], items[cut:]
-            else:
-                column.items = []
-            headers = {item[0]: item[1] for item in items}
+            headers = dict(zip(*column.take(end), strict=True))
             for key in merged.keys() & headers.keys():
                 if merged[key] != headers[key]:
                     headers[key] = _newest(merged[key], headers[key])
@@ -389,17 +410,17 @@ class _Merge:
         if came is None:
             self._columns.remove(column)
             return
-        column.items, column.ended = came
+        (column.keys, column.headers), column.ended = came
         if not column.ended:
-            column.after = column.items[-1].key
+            column.after = column.keys[-1]
             if self._ahead:
                 column.coming = asyncio.ensure_future(self._ask(column))
 
-    async def _ask(self, column: _Column) -> tuple[list[Listed], bool] | None:
+    async def _ask(self, column: _Column) -> tuple[Heads, bool] | None:
         """The next slice, and whether it is the last one; None if the node failed and can be done without."""
         slice = self.slice
-        items = await self._nodes.scan(column.node, column.after, slice, self._until)
-        return None if items is None else (items, len(items) < slice)
+        heads = await self._nodes.heads(column.node, column.after, slice, self._until)
+        return None if heads is None else (heads, len(heads.keys) < slice)
 
     async def close(self) -> None:
         """Give up what is on its way."""

@@ -145,9 +145,11 @@ def _tables(blocks: Cache) -> BlockBasedOptions:
     return tables
 
 
-def walking() -> ReadOptions:
-    """How a walk reads: checked, and without emptying the cache of what clients ask for."""
+def walking(end: bytes | None = None) -> ReadOptions:
+    """How a walk, to below ``end``, reads: checked, and without emptying the cache of what clients ask for."""
     reading = ReadOptions()
+    if end is not None:
+        reading.set_iterate_upper_bound(end)
     reading.set_verify_checksums(True)
     reading.fill_cache(False)  # type: ignore[call-arg]  # the stub forgets it
     return reading

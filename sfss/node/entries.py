@@ -41,9 +41,11 @@ WON = 2  # a client was told to bring that; the others need not
 _MARKS_AT = MAX_EXPIRY.bit_length()
 
 _HEAD_FIELDS = struct.Struct(">IQQQQ")
+_EXPIRY_FIELD, _NEVER = slice(6, 12), bytes(6)  # of them
 _BODY_FIELDS = struct.Struct(">IQQ")
 _TOTALS_FIELDS = struct.Struct(">QQ")
 _NUMBER = struct.Struct(">Q")
+_TOO_SHORT = "an entry is shorter than its fields"
 
 
 class Item(NamedTuple):
@@ -79,8 +81,32 @@ def read_head(entry: bytes) -> Head:
     try:
         flags, expiry, cas, time, size = _HEAD_FIELDS.unpack_from(entry)
     except struct.error:
-        raise ValueError("an entry is shorter than its fields") from None
+        raise ValueError(_TOO_SHORT) from None
     return Head(flags, expiry & MAX_EXPIRY, cas, time, size, entry[_HEAD_FIELDS.size :], expiry >> _MARKS_AT)
+
+
+# Of heads that lie together the keys, with their first byte, and the entries: what is wanted of many is read at once.
+Stored = list[tuple[bytes, bytes]]
+
+
+def unexpired(heads: Stored, now: float) -> Stored:
+    """Those whose time, in seconds, hasn't come. Raises ValueError if an entry is too short."""
+    if min({len(entry) for _, entry in heads}, default=_HEAD_FIELDS.size) < _HEAD_FIELDS.size:
+        raise ValueError(_TOO_SHORT)
+    if {entry[_EXPIRY_FIELD] for _, entry in heads} <= {_NEVER}:
+        return heads
+    return [(key, entry) for key, entry in heads if not 0 < read_head(entry).expiry <= now]
+
+
+def keys_and_headers(heads: Stored) -> tuple[list[bytes], list[bytes]]:
+    """The items' keys, and what ``Head`` calls header."""
+    return [key[len(HEAD) :] for key, _ in heads], [entry[_HEAD_FIELDS.size :] for _, entry in heads]
+
+
+def sizes_and_versions(heads: Stored) -> tuple[list[int], list[int]]:
+    """What ``Head`` calls size, and cas."""
+    fields = [_HEAD_FIELDS.unpack_from(entry) for _, entry in heads]
+    return [size for *_, size in fields], [cas for _, _, cas, _, _ in fields]
 
 
 def body_entry(head: Head, data: bytes | memoryview) -> bytes:
@@ -93,7 +119,7 @@ def read_body(entry: bytes) -> Item:
     try:
         flags, expiry, cas = _BODY_FIELDS.unpack_from(entry)
     except struct.error:
-        raise ValueError("an entry is shorter than its fields") from None
+        raise ValueError(_TOO_SHORT) from None
     data = memoryview(entry)[_BODY_FIELDS.size :]
     return Item(flags, expiry & MAX_EXPIRY, cas, data, expiry >> _MARKS_AT)
 

@@ -11,18 +11,21 @@ that has expired is an empty piece: a walk past a million of them must not hold 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from urllib.parse import quote_from_bytes
 
 from sfss import scan as wire
 from sfss.errors import ProtocolError
 from sfss.memcache import BAD_FORMAT, ERROR, MAX_KEY, OK
-from sfss.node.entries import HEAD, Head
+from sfss.node import entries
+from sfss.node.entries import HEAD, Head, Stored
 from sfss.node.replies import Pieces, Reply
 from sfss.node.stats import Counters
 from sfss.node.store import Store
 
-SLICE = 200  # heads read at a time: a fraction of a millisecond
+SLICE = 200  # heads read at a time: a fraction of a millisecond ...
+IN_A_BLOCK = 500  # ... as these are, where blocks are made of them
 
 _BAD_BOUND = b"CLIENT_ERROR bad bound: from is [KEY, (KEY or -, to is [KEY, (KEY or +\r\n"
 _BAD_COUNT = b"CLIENT_ERROR bad count: 1 to %d\r\n" % wire.MAX_COUNT
@@ -39,8 +42,8 @@ _ITEM_COST, _FLAGS_COST = 48 + 8 + 1 + 2, 4
 
 
 def scan(store: Store, count: Counters, args: list[bytes]) -> Reply:
-    """``scan <from> <to> <count> [rows]``; ``sfss/scan.py`` has the grammar."""
-    if len(args) != 3 and args[3:] != [wire.ROWS]:
+    """``scan <from> <to> <count> [rows|heads]``; ``sfss/scan.py`` has the grammar."""
+    if len(args) not in (3, 4) or (len(args) == 4 and args[3] not in _FORMS):
         return ERROR + b"\r\n"
     start, end = _bound(args[0], wire.FIRST), _bound(args[1], wire.LAST)
     if start is None or end is None:
@@ -52,7 +55,7 @@ def scan(store: Store, count: Counters, args: list[bytes]) -> Reply:
     first = start + b"\0" if args[0].startswith(b"(") else start
     stop = end + b"\0" if args[1].startswith(b"[") else end
     # The walk itself is done by the loop. Where it begins is read as if the head there were asked for.
-    told = _items if len(args) == 3 else _rows
+    told = _items if len(args) == 3 else partial(_blocks, _FORMS[args[3]])
     return Pieces(told(store, first, stop, int(args[2])), [start], [HEAD])
 
 
@@ -78,13 +81,25 @@ def _items(store: Store, start: bytes, end: bytes, count: int) -> Iterator[bytes
             return
 
 
-def _rows(store: Store, start: bytes, end: bytes, count: int) -> Iterator[bytes]:
-    """In blocks of a slice: a hundred items cost little more than one, and the loop has its turns in between."""
-    while count and (heads := store.heads(start, end, min(count, SLICE))):
-        rows = [(key, head.header, head.size, head.cas) for key, head in heads if not _has_expired(store, head)]
-        count -= len(rows)
-        yield wire.block(rows) if rows else b""
-        start = heads[-1][0] + b"\0"
+def _blocks(form: _Form, store: Store, start: bytes, end: bytes, count: int) -> Iterator[bytes]:
+    """A hundred items cost little more than one, and the loop has its turns in between."""
+    while count and (stored := store.stored_heads(start, end, min(count, IN_A_BLOCK))):
+        there = entries.unexpired(stored, store.clock())
+        count -= len(there)
+        yield form(there) if there else b""
+        start = stored[-1][0][len(HEAD) :] + b"\0"
+
+
+def _rows(stored: Stored) -> bytes:
+    return wire.block(list(zip(*entries.keys_and_headers(stored), *entries.sizes_and_versions(stored), strict=True)))
+
+
+def _heads(stored: Stored) -> bytes:
+    return wire.heads_block(*entries.keys_and_headers(stored))
+
+
+_Form = Callable[[Stored], bytes]
+_FORMS: dict[bytes, _Form] = {wire.ROWS: _rows, wire.HEADS: _heads}
 
 
 def _walk(store: Store, start: bytes, end: bytes, at_once: int) -> Iterator[tuple[bytes, Head]]:

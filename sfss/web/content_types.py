@@ -39,10 +39,16 @@ def _table() -> mimetypes.MimeTypes:
 
 
 _TABLE = _table()
+# What needs no look at the rest of the name: it is no compression's extension, which would stand for another type.
+_USUAL = {extension[1:]: type for types in _TABLE.types_map for extension, type in types.items()
+          if extension not in _TABLE.encodings_map and extension not in _TABLE.suffix_map}  # fmt: skip
 
 
 def guess(path: str) -> str:
     """The type that a path's extension stands for; a compressed file is what it is compressed with."""
+    stem, _, extension = path.rpartition(".")
+    if extension in _USUAL and stem[-1:] not in "/.":
+        return _USUAL[extension]
     name = path[path.rfind("/") + 1 :].lstrip(".")  # '.png' is a name, and no extension
     last = name.rfind(".")
     if last < 0:

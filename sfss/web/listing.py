@@ -14,7 +14,6 @@ from aiohttp import web
 
 from sfss.errors import BadRequest, SfssError
 from sfss.files import Files, Found
-from sfss.record import Header
 from sfss.web import content_types
 
 log = logging.getLogger("sfss.web")
@@ -22,7 +21,7 @@ log = logging.getLogger("sfss.web")
 NDJSON = "application/x-ndjson"
 DEFAULT_LIMIT, MAX_LIMIT = 1000, 10_000  # files and prefixes of a page
 _DELIMITER = "/"
-_LAST_TIME = 253_402_300_799_999_999  # microseconds since the epoch, of the last year that ISO 8601 has
+_LAST_TIME = 253_402_300_799_000_000  # microseconds since the epoch, of the last year that ISO 8601 has
 
 
 class _File(msgspec.Struct, gc=False):
@@ -85,7 +84,7 @@ class ListingHandlers:
                     break
         page = _Page(
             query.prefix,
-            [_file(file.path, file.header) for file in found[:limit] if file.header is not None],
+            _files(found[:limit]),
             [file.path for file in found[:limit] if file.header is None],
             found[limit - 1].path if len(found) > limit else None,
         )
@@ -122,18 +121,28 @@ class ListingHandlers:
         return self._files.list(query.prefix, query.after, folders=query.folders, wanted=wanted)
 
 
-def _lines(found: Sequence[Found]) -> list[_File | _Folder]:
-    return [_file(file.path, file.header) if file.header is not None else _Folder(file.path) for file in found]
+def _lines(found: Sequence[Found]) -> Sequence[_File | _Folder]:
+    files = _files(found)
+    if len(files) == len(found):
+        return files
+    left = iter(files)
+    return [next(left) if file.header is not None else _Folder(file.path) for file in found]
 
 
-def _file(path: str, header: Header) -> _File:
-    version = header.version
-    return _File(
-        path,
-        header.size,
-        f'"{header.sha256.hex()}"',
-        header.type or content_types.guess(path),
-        datetime.datetime.fromtimestamp((version if version < _LAST_TIME else _LAST_TIME) / 1e6, datetime.UTC),
+def _files(found: Sequence[Found]) -> list[_File]:
+    """The files among them; field by field of all of them, which takes a third of the time."""
+    paths = [file.path for file in found if file.header is not None]
+    headers = [file.header for file in found if file.header is not None]
+    seconds = [(version if (version := header.version) < _LAST_TIME else _LAST_TIME) / 1e6 for header in headers]
+    return list(
+        map(
+            _File,
+            paths,
+            [header.size for header in headers],
+            [f'"{header.sha256.hex()}"' for header in headers],
+            [header.type or content_types.guess(path) for path, header in zip(paths, headers, strict=True)],
+            msgspec.convert(seconds, list[datetime.datetime], strict=False),
+        )
     )
 
 

@@ -463,6 +463,8 @@ class ScanContract(BackendContract):
             assert item.size == len(items[item.key])
             assert items[item.key].startswith(item.header)
             assert (len(item.header) > PREFIX_SIZE) == (item.key != key + b"/other")
+        heads = await backend.heads(key + b"/", len(told))
+        assert list(zip(heads.keys, heads.headers, strict=True)) == [(item.key, item.header) for item in told]
 
     async def walked(self, backend: Backend, prefix: bytes, count: int) -> list[Listed]:
         """All items under ``prefix``/, so many at a time."""

@@ -170,6 +170,36 @@ async def test_nonsense_is_a_broken_node_and_the_next_scan_begins_anew(nonsense:
         assert await lists.scan(b"", 2) == expected(0, 2)
 
 
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        item(0) + b"END\r\n",
+        scan.heads_block([b"/000000"], []) + b"END\r\n",
+        scan.heads_block([b"/000000", b"/000000"], [b"", b""]) + b"END\r\n",
+        scan.heads_block([b"/000001"], [b""]) + scan.heads_block([b"/000000"], [b""]) + b"END\r\n",
+        scan.heads_block([b"/000000", b"/000001", b"/000002"], [b"", b"", b""]) + b"END\r\n",
+    ],
+)
+async def test_nonsense_in_place_of_heads_is_a_broken_node_too(nonsense: bytes) -> None:
+    async def talks_nonsense(peer: Peer) -> None:
+        assert (await peer.request()).args == [b"-", b"+", b"2", b"heads"]
+        peer.send(nonsense)
+        await peer.stay()
+
+    async with scripted(talks_nonsense, timeout=5) as (_, lists):
+        assert isinstance(await ends(lists.heads(b"", 2)), NodeBroken)
+
+
+async def test_heads_come_in_blocks_and_are_one_list() -> None:
+    async def tells(peer: Peer) -> None:
+        await peer.request()
+        peer.send(scan.heads_block([b"/a", b"/b"], [b"1", b"2"]) + scan.heads_block([], []))
+        peer.send(scan.heads_block([b"/c"], [b"3"]) + b"END\r\n")
+
+    async with scripted(tells) as (_, lists):
+        assert await lists.heads(b"", 5) == ([b"/a", b"/b", b"/c"], [b"1", b"2", b"3"])
+
+
 async def test_what_was_asked_to_come_behind_a_key_may_not_be_that_key() -> None:
     async def repeats(peer: Peer) -> None:
         await peer.request()

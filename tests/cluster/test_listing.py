@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import itertools
 import random
+import re
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sfss import paths
 from sfss.backends.memcached import MemcachedNode
@@ -25,6 +28,7 @@ from sfss.record import Kind, encode
 from tests.cluster.test_pathorder import LETTERS
 from tests.node.support import running
 from tests.servers import HOST, free_port, memcached
+from tests.test_paths import PATHS
 from tests.test_record import header_of, make
 
 SAFE = Quorum(3, 2, 2)
@@ -178,6 +182,36 @@ async def test_a_folder_is_passed_over_and_not_read(servers: list[Server]) -> No
         assert sum(server.stats.counters.bytes_written for server in servers) < 3000 * 20
 
 
+async def test_the_blocks_of_large_files_are_not_read(servers: list[Server]) -> None:
+    for number in range(6000):
+        leave_at(servers[number % 3], b"#b0064a1c2d3e4f9a8b7c6d5e4f/%d" % number, make(b"x", kind=Kind.BLOCK))
+    for server in servers:
+        leave_at(server, b"#u0064a1c2d3e4f9a8b7c6d5e4f", make(b"x"))
+    names = ["0", "large", "long" * 100, "z"]
+    for name in names:
+        leave(servers[0], name, kind=Kind.MANIFEST if name == "large" else Kind.FILE)
+    async with topology(server.port for server in servers) as nodes:
+        assert await listed(nodes) == names
+        assert [page async for page in pages(nodes, 2)] == [names[:2], names[2:], []]
+        assert sum(server.stats.counters.bytes_written for server in servers) < 6000 * 5
+
+
+@given(st.lists(PATHS, max_size=10))
+def test_the_quick_way_from_keys_to_their_paths_is_the_way_or_none(names: list[str]) -> None:
+    keys = [paths.key_of(name) for name in names]
+    told = listing._quick_paths(keys)
+    assert told == names or told is None
+    assert told is not None or any(paths.is_hashed(key) or re.search(rb"%(?!20|25)", key) for key in keys)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [[b"/a", b"#" + b"A" * 52], [b"/a\n/b", b"c"], [b"a", b"/b\n/c"], [b"/a\n", b"/b"], [b"/%C2%A0"], [b"/%"], [b""]],
+)
+def test_keys_that_do_not_tell_their_paths_so_quickly_are_left_to_the_other_way(keys: list[bytes]) -> None:
+    assert listing._quick_paths(keys) is None
+
+
 async def test_the_newest_version_counts_wherever_it_lies_and_what_was_deleted_is_not_told(
     servers: list[Server],
 ) -> None:
@@ -309,8 +343,9 @@ async def test_of_two_copies_the_sound_one_is_told_and_a_list_with_none_ends(ser
     damaged[30] ^= 1
     leave_at(servers[0], b"/file", bytes(damaged))
     leave_at(servers[1], b"/file", sound)
+    spread(servers, some_names(random.Random(3), 50))
     async with topology((server.port for server in servers), QUICK) as nodes:
-        assert await sizes(nodes) == {"file": 3}
+        assert (await sizes(nodes))["file"] == 3
         servers[1].store.remove(b"/file", servers[1].store.claim(b"/file"))  # type: ignore[arg-type]
         with pytest.raises(Damaged, match="/file"):
             await listed(nodes)

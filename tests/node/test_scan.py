@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from sfss import scan as wire
 from sfss.node.connection import OUTPUT
 from sfss.node.engine import MIB
-from sfss.node.scan import SLICE, lru_crawler, scan
+from sfss.node.scan import IN_A_BLOCK, SLICE, lru_crawler, scan
 from sfss.node.server import Server
 from sfss.node.stats import Counters
-from sfss.node.store import HEADS, Store
+from sfss.node.store import BUNCH, HEADS, Store
 from sfss.scan import FIRST, LAST, Item, ItemParser, at, beyond
 from tests.node.support import PATIENCE, Client, Clock, Tampered, connected, running, set_request, talk, there
 from tests.node.test_store import file_record, put, refuse
@@ -67,11 +67,22 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def rows(store: Store, start: bytes = FIRST, end: bytes = LAST, count: int = wire.MAX_COUNT) -> list[list[bytes | int]]:
-    """The same in the other form."""
-    reply = scan(store, Counters(), [start, end, b"%d" % count, wire.ROWS])
+def blocks(
+    store: Store, word: bytes, start: bytes = FIRST, end: bytes = LAST, count: int = wire.MAX_COUNT
+) -> list[list[list[Any]]]:
+    """The same in another form."""
+    reply = scan(store, Counters(), [start, end, b"%d" % count, word])
     assert not isinstance(reply, bytes), reply
-    return [row for block in wire.BlockParser().feed(b"".join(reply)) for row in msgspec.msgpack.decode(block)]
+    return [msgspec.msgpack.decode(block) for block in wire.BlockParser(word).feed(b"".join(reply))]
+
+
+def rows(store: Store, *args: Any) -> list[list[Any]]:
+    return [row for block in blocks(store, wire.ROWS, *args) for row in block]
+
+
+def heads(store: Store, *args: Any) -> list[list[Any]]:
+    """As rows of a key and a header."""
+    return [list(row) for keys, headers in blocks(store, wire.HEADS, *args) for row in zip(keys, headers, strict=True)]
 
 
 # --- what is told ---
@@ -91,19 +102,28 @@ async def test_an_item_is_told_as_its_other_commands_tell_it(node: Server) -> No
         assert file.time <= file.cas <= text.cas
 
 
-def test_rows_are_the_same_items(store: Store) -> None:
-    for number in range(3 * SLICE):
-        put(store, b"/%04d \\" % number, file_record(b"p" * number))
+def test_rows_and_heads_are_the_same_items(store: Store) -> None:
+    for number in range(3 * IN_A_BLOCK):
+        put(store, b"/%04d \\" % number, file_record(b"p" * (number % 7)))
     put(store, b"/text", b"x")
-    put(store, b"/0001 \\", b"gone", expiry=1)
-    for args in ((), (at(b"/0010"), beyond(b"/0015 \\"), 100), (FIRST, LAST, 1), (FIRST, LAST, SLICE), (at(b"x"),)):
-        assert rows(store, *args) == [[item.key, item.header, item.size, item.cas] for item in walk(store, *args)]
+    put(store, b"/0001 \\", b"gone", expiry=int(store.clock()) + 1)
+    put(store, b"/0002 \\", b"stays", expiry=int(store.clock()) + 3)
+    assert isinstance(store.clock, Clock)
+    store.clock.now += 2
+    between = (at(b"/0010"), beyond(b"/0015 \\"), 100)
+    for args in [between, (at(b"x"), LAST, 1), *((FIRST, LAST, count) for count in COUNTS)]:
+        items = walk(store, *args)
+        assert rows(store, *args) == [[item.key, item.header, item.size, item.cas] for item in items]
+        assert heads(store, *args) == [[item.key, item.header] for item in items]
 
 
-async def test_rows_end_as_items_do_and_no_other_word_stands_for_them(node: Server) -> None:
-    assert await talk(node.port, b"scan - + 10 rows\r\nscan - + 10 row\r\nscan - + 10 rows x\r\n") == (
-        b"END\r\nERROR\r\nERROR\r\n"
-    )
+COUNTS = (1, BUNCH - 1, BUNCH, BUNCH + 1, IN_A_BLOCK - 1, IN_A_BLOCK, IN_A_BLOCK + 1, 3 * IN_A_BLOCK)
+
+
+async def test_rows_and_heads_end_as_items_do_and_no_other_word_stands_for_them(node: Server) -> None:
+    asked = (b"rows", b"heads", b"row", b"rows heads")
+    answers = [await talk(node.port, b"scan - + 10 %b\r\n" % words) for words in asked]
+    assert answers == [b"END\r\n", b"END\r\n", b"ERROR\r\n", b"ERROR\r\n"]
 
 
 LETTERS = b"ab\n \\\0\xff"
@@ -273,6 +293,8 @@ def test_long_headers_come_in_shorter_slices(store: Store) -> None:
     found = store.heads(b"", b"", SLICE)
     assert sum(len(head.header) for _, head in found) <= HEADS + len(long)
     assert [item.header for item in walk(store)] == [long] * 20
+    assert [header for _, header in heads(store)] == [long] * 20, "and so they fit into a block"
+    assert len(store.heads(b"", b"", BUNCH - 1)) == len(found) == len(store.heads(b"", b"", BUNCH))
 
 
 def test_bodies_are_never_read(tmp_path: Path) -> None:
@@ -305,18 +327,19 @@ def test_damage_is_an_error_and_not_an_end(tmp_path: Path) -> None:
     content[content.index(b"hkey00000") + 20_000] ^= 0x10  # in the middle of the heads, which come last
     table.write_bytes(content)
     store = Store(tmp_path / "data")
-    with pytest.raises(Exception, match="orruption"):
-        walk(store)
-    assert store.read_errors == 1
+    for number, told in enumerate((walk, rows, heads), 1):
+        with pytest.raises(Exception, match="orruption"):
+            told(store)  # type: ignore[operator]
+        assert store.read_errors == number
     store.close()
 
 
 async def test_a_walk_that_fails_midway_says_so_and_the_connection_goes_on(node: Server) -> None:
     for number in range(3 * SLICE):
         put(node.store, b"key%05d" % number, b"x")
-    slices = iter([node.store._db.iter])
+    slices = iter([node.store._db.items])
     db = node.store._db
-    node.store._db = Tampered(db, iter=lambda reading: next(slices, refuse)(reading))  # type: ignore[assignment]
+    node.store._db = Tampered(db, items=lambda **how: next(slices, refuse)(**how))  # type: ignore[assignment]
     try:
         reply = await talk(node.port, b"scan - + 10000\r\nversion\r\n")
     finally:

@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import json
 import secrets
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -14,12 +15,14 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from sfss import record
 from sfss.cluster import listing
+from sfss.cluster.listing import Found
 from sfss.errors import Damaged
+from sfss.web import listing as listing_of_web
 from sfss.web.listing import MAX_LIMIT, NDJSON
 from tests.conftest import Client, Nodes, StartFront
 from tests.servers import HOST, memcached
+from tests.test_record import header_of
 
 STREAM = {"Accept": NDJSON}
 
@@ -70,6 +73,14 @@ async def test_a_file_is_told_as_get_tells_it(front: Client, folder: str) -> Non
     assert modified.replace(microsecond=0) == parsedate_to_datetime(head.headers["Last-Modified"])
     assert (typed["type"], typed["size"]) == ("text/x-rst", 0)
     assert await lines(front, prefix=folder) == found["files"]
+
+
+def test_a_time_is_told_to_the_microsecond_and_none_is_too_late_to_be_told() -> None:
+    day = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    times = [0, 1, 10**6, 10**15 + 1, 1_763_670_000_123_456, 4_102_444_799_999_999]
+    files = listing_of_web._files([Found("a", header_of(b"", version=version)) for version in [*times, 2**63]])
+    assert [file.modified for file in files[:-1]] == [day + datetime.timedelta(microseconds=time) for time in times]
+    assert files[-1].modified.year == 9999
 
 
 async def test_pages_follow_one_another_by_next(front: Client, folder: str) -> None:
@@ -170,16 +181,16 @@ async def test_a_stream_that_fails_on_its_way_is_cut_off_and_not_ended(
 ) -> None:
     await put(front, *(f"{folder}{number:03}" for number in range(200)))
     monkeypatch.setattr(listing, "SLICE", 10)
-    decode, calls = record.decode_bare_header, 0
+    found, told = listing._found, 0
 
-    def fails_later(data: bytes) -> object:
-        nonlocal calls
-        calls += 1
-        if calls > 100:
+    def fails_later(keys: Sequence[bytes], headers: Mapping[bytes, bytes]) -> list[Found]:
+        nonlocal told
+        told += len(keys)
+        if told > 100:
             raise Damaged("of the disk")
-        return decode(data)
+        return found(keys, headers)
 
-    monkeypatch.setattr(record, "decode_bare_header", fails_later)
+    monkeypatch.setattr(listing, "_found", fails_later)
     with pytest.raises(aiohttp.ClientPayloadError):
         await lines(front, prefix=folder)
     assert "cut off" in caplog.text
