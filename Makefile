@@ -4,20 +4,21 @@
 #   make test    install what the tests need, Debian's packages too, and run them   (make test ARGS="-k ring")
 #
 # and for those who change sfss: make lint, make format, make bench, make bench-node,
-# make bench-cluster.
+# make bench-cluster, make bench-large.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test lint format bench bench-node bench-cluster clean
+.PHONY: run test lint format bench bench-node bench-cluster bench-large clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/sfss $(ARGS)
 
 test: $(VENV)/.test
 	tests/install-servers
+	tests/install-tus-js
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: $(VENV)/.test
@@ -40,6 +41,10 @@ bench-node: $(VENV)/.test
 
 bench-cluster: $(VENV)/.test
 	$(BIN)/python -m benchmarks.cluster $(ARGS)
+
+bench-large: $(VENV)/.test
+	tests/install-servers nginx curl
+	$(BIN)/python -m benchmarks.large $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

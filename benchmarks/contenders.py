@@ -75,7 +75,7 @@ http {{
   access_log off;
   sendfile on;
   keepalive_requests {ALWAYS};
-  client_max_body_size 2m;
+  client_max_body_size 0;
   {paths}
   upstream cache {{
     server {HOST}:{self.memcached_port};

@@ -11,7 +11,7 @@ However the bytes are split on their way, the events are the same.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from sfss.errors import ProtocolError
 
@@ -49,12 +49,36 @@ LINE_TOO_LONG = b"CLIENT_ERROR line too long"
 VALUE_TOO_LARGE = b"SERVER_ERROR object too large for cache"
 OUT_OF_SPACE = b"SERVER_ERROR out of space"  # how our node says it
 
+_LINE_END = b"\r\n"
 _LINES = frozenset((END, STORED, NOT_STORED, EXISTS, NOT_FOUND, DELETED, TOUCHED, OK, RESET, ERROR,
                     META_DONE, META_EXISTS, META_NOT_FOUND))  # fmt: skip
 _PREFIXES = (b"SERVER_ERROR", b"CLIENT_ERROR", b"VERSION ", b"ERROR ")
+_PIECE = 4 * 1024  # bytes of a piece of a large value, at the least
 _MAX_VALUES = 1000  # of one reply; nobody here asks for so many
 _MAX_STATS = 100_000  # lines of one STATS reply; a server that sends more is broken ...
 _MAX_STATS_SIZE = 8 * 1024 * 1024  # ... or more bytes, or never comes to an end
+
+
+class _Large:
+    """A large value on its way, in the pieces in which it comes: a buffer that grows would be copied at each turn."""
+
+    def __init__(self, size: int, begun: bytes) -> None:
+        self.lacks = size - len(begun)  # bytes to come
+        self._pieces = [begun]
+
+    def take(self, data: bytes | memoryview) -> int:
+        """Take of ``data`` what belongs to it; return how many bytes that are."""
+        piece = bytes(data[: self.lacks])
+        self.lacks -= len(piece)
+        if len(self._pieces[-1]) < _PIECE:  # many small ones would take more than their bytes
+            self._pieces[-1] += piece
+        else:
+            self._pieces.append(piece)
+        return len(piece)
+
+    def whole(self) -> bytes:
+        """All of it."""
+        return b"".join(self._pieces)
 
 
 # --- the client's end: requests out, replies in ---------------------------------------------------------------------
@@ -85,8 +109,10 @@ def retrieval(verb: bytes, *keys: bytes) -> bytes:
 def storage(verb: bytes, key: bytes, data: bytes, *, expiry: int = 0, cas: int | None = None) -> bytes:
     """A request like ``set``, flags 0; ``expiry`` in seconds, 0 for never (Beansdb takes it for a version: 0 there)."""
     if cas is None:
-        return b"%b %b 0 %d %d\r\n%b\r\n" % (verb, key, expiry, len(data), data)
-    return b"%b %b 0 %d %d %d\r\n%b\r\n" % (verb, key, expiry, len(data), cas, data)
+        line = b"%b %b 0 %d %d\r\n" % (verb, key, expiry, len(data))
+    else:
+        line = b"%b %b 0 %d %d %d\r\n" % (verb, key, expiry, len(data), cas)
+    return b"".join((line, data, _LINE_END))  # to format large data is to copy it more than once
 
 
 def command(*words: bytes) -> bytes:
@@ -104,6 +130,7 @@ class ReplyParser:
         self._max_value = max_value
         self._buffer = bytearray()
         self._block: tuple[bytes, int, int, int] | None = None  # key, flags, cas, size: a VALUE whose data is to come
+        self._large: _Large | None = None  # that data, where it is large
         self._values: list[Value] = []
         self._values_size = 0  # bytes, with those of a VALUE whose data is to come
         self._stats: dict[bytes, bytes] = {}
@@ -119,8 +146,12 @@ class ReplyParser:
 
         Raises ProtocolError where no server of this protocol would have sent this; the parser is of no more use then.
         """
-        self._buffer += data
         replies: list[Reply] = []
+        if self._large is not None and self._large.lacks:
+            data = data[self._large.take(data) :]
+            if not data:
+                return replies
+        self._buffer += data
         position = 0
         while True:
             after = self._take_block(position) if self._block else self._take_line(position, replies)
@@ -128,6 +159,9 @@ class ReplyParser:
                 break
             position = after
         del self._buffer[:position]
+        if self._block and self._large is None and self._block[-1] - len(self._buffer) > _PIECE:
+            self._large = _Large(self._block[-1], bytes(self._buffer))
+            self._buffer.clear()
         return replies
 
     def _take_line(self, position: int, replies: list[Reply]) -> int:
@@ -165,14 +199,15 @@ class ReplyParser:
         """Read the data of the VALUE that was begun, if all of it is here."""
         assert self._block is not None
         key, flags, cas, size = self._block
-        end = position + size
+        end = position + (size if self._large is None else 0)
         if len(self._buffer) < end + 2:
             return position
-        if self._buffer[end : end + 2] != b"\r\n":
+        if self._buffer[end : end + 2] != _LINE_END:
             raise ProtocolError("a value doesn't end where its length says")
         with memoryview(self._buffer) as view:
-            self._values.append(Value(key, flags, bytes(view[position:end]), cas))
-        self._block = None
+            data = bytes(view[position:end]) if self._large is None else self._large.whole()
+        self._values.append(Value(key, flags, data, cas))
+        self._block = self._large = None
         return end + 2
 
     def _last_line(self, line: bytes) -> Reply:
@@ -207,12 +242,13 @@ class Refusal(NamedTuple):
     fatal: bool = False
 
 
-def value(key: bytes, flags: int, data: bytes | memoryview, cas: int | None = None) -> bytes:
-    """One VALUE of a reply; ``cas`` where it was asked for."""
-    content = cast("bytes", data)  # formatting takes any buffer, and mypy doesn't know
+def value(key: bytes, flags: int, data: bytes | memoryview, cas: int | None = None, behind: bytes = b"") -> bytes:
+    """One VALUE of a reply; ``cas`` where it was asked for. ``behind``: what comes behind it."""
     if cas is None:
-        return b"VALUE %b %d %d\r\n%b\r\n" % (key, flags, len(data), content)
-    return b"VALUE %b %d %d %d\r\n%b\r\n" % (key, flags, len(data), cas, content)
+        line = b"VALUE %b %d %d\r\n" % (key, flags, len(data))
+    else:
+        line = b"VALUE %b %d %d %d\r\n" % (key, flags, len(data), cas)
+    return b"".join((line, data, _LINE_END, behind))
 
 
 def stats(figures: Iterable[tuple[str, object]]) -> bytes:
@@ -232,17 +268,25 @@ class RequestParser:
         self._buffer = bytearray()
         self._pending: Request | None = None  # a storage command whose block is to come ...
         self.size = 0  # ... and that block's size
+        self._large: _Large | None = None  # that block, where it is large
         self._swallow = 0  # bytes to come that belong to a refused request
 
     @property
     def lacks(self) -> int:
         """Bytes to come of the block that has begun; 0 if none has."""
-        return max(self.size + 2 - len(self._buffer), 0) if self._pending else 0
+        if self._pending is None:
+            return 0
+        size = self.size if self._large is None else self._large.lacks
+        return max(size + 2 - len(self._buffer), 0)
 
     def feed(self, data: bytes | memoryview) -> list[Request | Refusal]:
         """The requests that ``data`` completes, in order. After a fatal Refusal the parser is of no more use."""
-        self._buffer += data
         events: list[Request | Refusal] = []
+        if self._large is not None and self._large.lacks:
+            data = data[self._large.take(data) :]
+            if not data:
+                return events
+        self._buffer += data
         position = 0
         while True:
             if self._swallow:
@@ -256,6 +300,9 @@ class RequestParser:
                 break
             position = after
         del self._buffer[:position]
+        if self._pending and self._large is None and self.size - len(self._buffer) > _PIECE:
+            self._large = _Large(self.size, bytes(self._buffer))
+            self._buffer.clear()
         return events
 
     def _take_line(self, position: int, events: list[Request | Refusal]) -> int:
@@ -322,15 +369,16 @@ class RequestParser:
 
     def _take_block(self, position: int, events: list[Request | Refusal]) -> int:
         assert self._pending is not None
-        end = position + self.size
+        end = position + (self.size if self._large is None else 0)
         if len(self._buffer) < end + 2:
             return position
-        if self._buffer[end : end + 2] == b"\r\n":
+        if self._buffer[end : end + 2] == _LINE_END:
             with memoryview(self._buffer) as view:
-                events.append(self._pending._replace(data=bytes(view[position:end])))
+                data = bytes(view[position:end]) if self._large is None else self._large.whole()
+            events.append(self._pending._replace(data=data))
         else:
             events.append(Refusal(BAD_CHUNK, self._pending.noreply))
-        self._pending = None
+        self._pending = self._large = None
         return end + 2
 
 

@@ -183,6 +183,53 @@ def test_replies_are_the_same_however_their_bytes_are_split(stream: tuple[bytes,
     assert replies(pieces) == replies([whole]) == replies(one_by_one(whole))
 
 
+# Around the size from which values are kept in pieces on their way; what ends one may be right or wrong.
+LARGE = st.builds(
+    lambda size, shift, end: (bytes(range(256)) * 80)[shift : shift + size] + end,
+    st.integers(0, 10_000) | st.integers(4096 - 40, 4096 + 40) | st.integers(8192 - 40, 8192 + 40),
+    st.integers(0, 255),
+    st.sampled_from((b"\r\n", b"\r\n", b"\r\n", b"x\r\n")),
+)
+
+
+@ordinary
+@given(split(st.lists(LARGE, min_size=1, max_size=3).map(lambda data: b"".join(map(_large_request, data)))))
+def test_large_requests_are_the_same_however_their_bytes_are_split(stream: tuple[bytes, list[bytes]]) -> None:
+    whole, pieces = stream
+    assert requests(pieces, 2**20) == requests([whole], 2**20) == requests(one_by_one(whole), 2**20)
+
+
+@ordinary
+@given(split(st.lists(LARGE, min_size=1, max_size=3).map(lambda data: b"".join(map(_large_reply, data)))))
+def test_large_replies_are_the_same_however_their_bytes_are_split(stream: tuple[bytes, list[bytes]]) -> None:
+    whole, pieces = stream
+    assert replies(pieces, 2**20) == replies([whole], 2**20) == replies(one_by_one(whole), 2**20)
+
+
+def _large_request(data: bytes) -> bytes:
+    return b"set k 0 0 %d\r\n%bget j\r\n" % (len(data) - 2, data)
+
+
+def _large_reply(data: bytes) -> bytes:
+    return b"VALUE k 0 %d\r\n%bVALUE j 0 1\r\nx\r\nEND\r\n" % (len(data.removesuffix(b"\r\n")), data)
+
+
+def test_a_large_value_that_comes_in_small_pieces_takes_little_more_memory_than_its_bytes() -> None:
+    size = 500_000
+    for feed, line in (
+        (RequestParser(size).feed, b"set k 0 0 %d\r\n" % size),
+        (ReplyParser(size).feed, b"VALUE k 0 %d\r\n" % size),
+    ):
+        tracemalloc.start()
+        try:
+            feed(line)
+            for _ in range(size // 50):
+                feed(b"x" * 50)
+            assert tracemalloc.get_traced_memory()[0] < 1.1 * size
+        finally:
+            tracemalloc.stop()
+
+
 @ordinary
 @given(split(GARBAGE))
 def test_what_a_server_makes_of_garbage_doesnt_depend_on_its_splits(stream: tuple[bytes, list[bytes]]) -> None:

@@ -22,6 +22,7 @@ It never reads a body, whatever the size of the file.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from sfss import memcache
@@ -156,29 +157,31 @@ class Commands:
 
     # --- retrieval ---
 
-    def _retrieve(self, verb: bytes, keys: list[bytes], fetch: Callable[[bytes], bytes]) -> Reply:
+    def _retrieve(self, verb: bytes, keys: list[bytes], fetch: Callable[[bytes, bytes], bytes]) -> Reply:
+        """``fetch`` gives what is under a key, and behind it what it is given."""
         if not keys:
             return _ERROR
         if max(map(len, keys)) > MAX_KEY:
             return _BAD_FORMAT
         if len(keys) == 1:
-            return fetch(keys[0]) + END
-        return Pieces(map(fetch, keys), keys, _READING[verb])  # not all at once: together they may be of any size
+            return fetch(keys[0], END)
+        # Not all at once: together they may be of any size.
+        return Pieces(map(fetch, keys, itertools.repeat(b"")), keys, _READING[verb])
 
-    def _get(self, key: bytes) -> bytes:
+    def _get(self, key: bytes, behind: bytes) -> bytes:
         item = self._store.get(key)
         self._count_get(hit=item is not None)
-        return _value(key, item) if item else b""
+        return _value(key, item, None, behind) if item else behind
 
-    def _gets(self, key: bytes) -> bytes:
+    def _gets(self, key: bytes, behind: bytes) -> bytes:
         item = self._store.get(key)
         self._count_get(hit=item is not None)
-        return _value(key, item, item.cas) if item else b""
+        return _value(key, item, item.cas, behind) if item else behind
 
-    def _head(self, key: bytes) -> bytes:
+    def _head(self, key: bytes, behind: bytes) -> bytes:
         head = self._store.head(key)
         self._count_get(hit=head is not None)
-        return memcache.value(key, head.flags, head.header) if head else b""
+        return memcache.value(key, head.flags, head.header, None, behind) if head else behind
 
     def _count_get(self, *, hit: bool) -> None:
         self._count.cmd_get += 1
@@ -194,14 +197,14 @@ class Commands:
         if len(request.args) == 1:
             return END  # memcached's own oddity: `gat 0` is a gat of no keys
 
-        def fetch(key: bytes) -> bytes:
+        def fetch(key: bytes, behind: bytes) -> bytes:
             self._count.cmd_touch += 1
             item = self._store.touch(key, expiry)
             if item is None:
                 self._count.touch_misses += 1
-                return b""
+                return behind
             self._count.touch_hits += 1
-            return _value(key, item, item.cas if with_cas else None)
+            return _value(key, item, item.cas if with_cas else None, behind)
 
         return self._retrieve(request.verb, request.args[1:], fetch)
 
@@ -323,5 +326,5 @@ _REFUSED: dict[bytes, Callable[[Request], bytes]] = {
 }
 
 
-def _value(key: bytes, item: Item, cas: int | None = None) -> bytes:
-    return memcache.value(key, item.flags, item.data, cas)
+def _value(key: bytes, item: Item, cas: int | None, behind: bytes) -> bytes:
+    return memcache.value(key, item.flags, item.data, cas, behind)

@@ -38,6 +38,8 @@ HELD = 1 * MIB  # bytes of replies that may wait for the disk, each counted with
 HELD_REPLY = 100  # bytes that a held reply costs beside its own
 SLICE = 200  # requests, or keys of one, before other connections have their turn: some milliseconds
 SLOW = 0.1  # seconds on the loop that make a command a slow one
+RECEIVE = 64 * KIB  # bytes read from a socket at a time: some thousands of small requests, not more ...
+RECEIVE_MUCH = 256 * KIB  # ... or so many of a large value that lacks them
 FEED = 4 * KIB  # bytes that are made requests at a time: of many short lines each takes far more than its size
 AHEAD = 32  # requests, or keys of one, that are looked at while the first of them waits for the disk ...
 AHEAD_BYTES = 256 * KIB  # ... and bytes of values that they may hold
@@ -110,13 +112,13 @@ class Connection(asyncio.BufferedProtocol):
         self._server.left(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._server.received
+        return self._server.received if self._parser.lacks < RECEIVE_MUCH else self._server.received_much
 
     def buffer_updated(self, nbytes: int) -> None:
         self._server.stats.counters.bytes_read += nbytes
-        data = bytes(self._server.received[:nbytes])
-        if nbytes > FEED or self._unfed:
-            self._unfed = memoryview(bytes(self._unfed) + data)
+        data = self._server.received_much[:nbytes]
+        if self._unfed or (nbytes > FEED and nbytes > self._parser.lacks):
+            self._unfed = memoryview(b"".join((self._unfed, data)))
         else:
             self._feed(data)
         self._work()

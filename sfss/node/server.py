@@ -34,9 +34,9 @@ from sfss.errors import ConfigError, OutOfSpace
 from sfss.memcache import Request
 from sfss.node.commands import Commands
 from sfss.node.committer import Committer
-from sfss.node.connection import Connection
+from sfss.node.connection import RECEIVE, RECEIVE_MUCH, Connection
 from sfss.node.control import Control
-from sfss.node.engine import KIB, MAX_OPEN_FILES, MIB
+from sfss.node.engine import MAX_OPEN_FILES, MIB
 from sfss.node.gate import Gate
 from sfss.node.intake import Intake
 from sfss.node.keeper import Keeper
@@ -46,7 +46,6 @@ from sfss.node.store import CACHE, Store
 
 log = logging.getLogger("sfss.node")
 
-RECEIVE = 64 * KIB  # bytes read from a socket at a time: some thousands of small requests, not more
 BACKLOG = 1024  # connections that the kernel may keep until they are accepted: a whole farm of clients comes at once
 STOP_BOUND = 10.0  # seconds that a graceful stop may take before clients that don't read are cut off
 REPORT_EVERY = 1.0  # seconds between failures of commands that are written to the log; all are counted
@@ -116,7 +115,9 @@ class Server:
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
         self.connections: set[Connection] = set()
-        self.received = memoryview(bytearray(RECEIVE))  # all connections read into it; it is consumed on the spot
+        # All connections read into one buffer, or into its beginning; it is consumed on the spot.
+        self.received_much = memoryview(bytearray(RECEIVE_MUCH))
+        self.received = self.received_much[:RECEIVE]
         self.port = settings.port
         self.stopping = False
         self._emptied = asyncio.Event()  # set when the last connection has gone

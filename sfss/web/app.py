@@ -23,15 +23,18 @@ from sfss.errors import ConfigError
 from sfss.files import Files
 from sfss.policies import Policies, Rules
 from sfss.record import MAX_OVERHEAD
+from sfss.uploads import Uploads
 from sfss.web import problems
 from sfss.web.connections import BACKLOG, Door, allowed
-from sfss.web.files import FileHandlers
+from sfss.web.files import FileHandlers, condition
 from sfss.web.inflight import InFlight
 from sfss.web.listing import ListingHandlers
 from sfss.web.status import StatusHandlers
+from sfss.web.uploads import COLLECTION, ITEM, UploadHandlers
 
 log = logging.getLogger("sfss.web")
 
+_USUAL = 4 * 1024 * 1024  # bytes, some blocks of a large file
 _CUT_OFF = 0.1  # seconds for requests that are cut off to end; for aiohttp, 0 would be for ever
 
 CLUSTER = web.AppKey("CLUSTER", Cluster)
@@ -68,6 +71,7 @@ SERVER_OPTIONS: Mapping[str, Any] = {
 def create_app(settings: Settings) -> web.Application:
     """The service as an aiohttp application; its cluster connects when it starts and disconnects when it ends."""
     cluster = create_cluster(settings)
+    policies = Policies(settings)
     background = None
     if settings.repair.background:
         background = Background(
@@ -75,9 +79,12 @@ def create_app(settings: Settings) -> web.Application:
             interval=settings.repair.interval,
             share=settings.repair.share,
             tombstone_ttl=settings.storage.tombstone_ttl,
+            sweep_interval=settings.repair.sweep_interval,
+            upload_time=settings.limits.upload_time,
+            copies_of=lambda path: policies.of(path).copies,
         )
-    policies = Policies(settings)
     files = Files(cluster, policies=policies, limits=settings.limits, background=background)
+    uploads = Uploads(cluster, files, policies=policies, limits=settings.limits, conditions=condition)
     status = StatusHandlers(files)
     in_flight = InFlight()
     app = web.Application(
@@ -87,6 +94,10 @@ def create_app(settings: Settings) -> web.Application:
     app[CLUSTER] = cluster
     app[POLICIES] = policies
     _add_routes(app, FileHandlers(files, body_timeout=settings.limits.body_timeout), ListingHandlers(files), status)
+    _add_uploads(
+        app,
+        UploadHandlers(uploads, body_timeout=settings.limits.body_timeout, retry_after=settings.storage.retry_after),
+    )
 
     async def connected(_app: web.Application) -> AsyncIterator[None]:
         await cluster.start()
@@ -95,6 +106,7 @@ def create_app(settings: Settings) -> web.Application:
         yield
         if background is not None:
             await background.close()
+        await uploads.close()
         await files.close()
         await cluster.close()
 
@@ -156,6 +168,7 @@ async def serve(
     Settings that come by ``reloads`` meanwhile take the place of those before, as far as ``reload`` goes.
     """
     loop = asyncio.get_running_loop()
+    _keep_freed_memory()
     app = create_app(settings)
     runner = web.AppRunner(app, **SERVER_OPTIONS, handle_signals=False, shutdown_timeout=_CUT_OFF)
     await runner.setup()
@@ -191,6 +204,15 @@ async def _reload_again_and_again(app: web.Application, reloads: asyncio.Queue[S
         log.info("the configuration was read again: %s nodes%s", len(app[CLUSTER].topology.nodes), todo)
 
 
+def _keep_freed_memory() -> None:
+    """Have glibc keep some MiB that were freed: else memory is asked of the kernel anew for each block of a large file.
+
+    glibc takes the largest that was mapped and freed for what is usual: up to that size it takes memory from its heap,
+    and leaves twice as much there unused (mallopt(3), M_MMAP_THRESHOLD). None of this is touched, and so none is used.
+    """
+    bytes(_USUAL)
+
+
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
     """The TLS side of the settings; None for plain HTTP. Raises ConfigError."""
     certificate, key = settings.server.tls_certificate, settings.server.tls_key
@@ -220,6 +242,12 @@ def _add_routes(app: web.Application, files: FileHandlers, listing: ListingHandl
     app.router.add_get("/status", status.status)
     app.router.add_get("/livez", status.livez)
     app.router.add_get("/readyz", status.readyz)
+
+
+def _add_uploads(app: web.Application, uploads: UploadHandlers) -> None:
+    for url in (COLLECTION, f"{COLLECTION}/"):
+        app.router.add_route("*", url, uploads.collection, expect_handler=_expect)
+    app.router.add_route("*", ITEM, uploads.item, expect_handler=_expect)
 
 
 async def _expect(_request: web.Request) -> None:

@@ -25,7 +25,7 @@ async def send(
     for all of it.
     """
     async with contextlib.aclosing(content):
-        first = await anext(content)
+        first = await anext(content, memoryview(b""))
         await response.prepare(request)
         try:
             await _write(response, first, timeout)
