@@ -114,8 +114,9 @@ def blocks(manifest: Manifest, start: int, stop: int) -> Iterator[Block]:
     begins = 0
     for extent in manifest.extents:
         ends = begins + extent.size
-        if begins < stop and start < ends:
-            yield from _blocks_of(manifest, extent, max(start - begins, 0), min(stop, ends) - begins)
+        first, last = max(start, begins), min(stop, ends)
+        if first < last:
+            yield from _blocks_of(manifest, extent, first - begins, last - begins)
         begins = ends
 
 

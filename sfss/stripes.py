@@ -2,7 +2,8 @@
 
 A stream never waits for memory that another one holds: each may have a block in flight, whoever else there is, and
 reads ahead, or writes behind, as much more as the budget of all streams has left. So the front's memory for large files
-is ``limits.transfer_memory``, and for each stream the block in flight and, on its way in, the one that it collects.
+is ``limits.transfer_memory``, and for each stream the block in flight and, on its way in, the one that it collects; and
+what is on its way to a node, four blocks at most, is there twice more, as a request and in the socket's buffer.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import TYPE_CHECKING
 
 from sfss import manifest, record
+from sfss.cluster.blocks import PATIENCE, PAUSE
 from sfss.cluster.replication import Cluster
 from sfss.config import SMALLEST_RECORD
-from sfss.errors import BodyTimeout
+from sfss.errors import BodyTimeout, SfssError, Unavailable
 from sfss.manifest import NOTHING, Block, Extent, Layout, Manifest
 from sfss.policies import Rules
 from sfss.record import MAX_OVERHEAD, Header, Kind
@@ -96,14 +98,15 @@ class Stripes:
                 async for block in cut:
                     await self._make_room(writing, sum(map(len, block)))
                     writing.send(block)
-                    if (now := time.monotonic()) > deadline:
-                        raise BodyTimeout(f"it took longer than {self._limits.upload_time:g} s (limits.upload_time)")
+                    del block  # it is not to be held while the next one comes
+                    now = self._check_time(deadline)
                     new = writing.kept - told
                     if kept is not None and (new >= _TELL_BYTES or (new > 0 and now - told_at >= _TELL_SECONDS)):
                         told, told_at = writing.kept, now
                         await kept(writing.manifest(told))
             while writing.in_flight:
-                self._budget += await writing.wait()
+                await self._wait(writing)
+            self._check_time(deadline)
         except BaseException:
             writing.cancel()
             self.free(writing.manifest(writing.sent), start=told, linger=0.0)
@@ -114,21 +117,33 @@ class Stripes:
 
     async def _make_room(self, writing: _Writing, size: int) -> None:
         """Have memory for one block more; the first one in flight is free."""
-        while writing.in_flight and (writing.in_flight >= AHEAD or size > self._budget):
-            self._budget += await writing.wait()
+        while writing.in_flight and (writing.has_landed or writing.in_flight >= AHEAD or size > self._budget):
+            await self._wait(writing)
         writing.taken.append(size if writing.in_flight else 0)
         self._budget -= writing.taken[-1]
+
+    async def _wait(self, writing: _Writing) -> None:
+        given_back = await writing.wait()  # first: meanwhile others take of the budget
+        self._budget += given_back
+
+    def _check_time(self, deadline: float) -> float:
+        """The time; raises BodyTimeout behind the deadline."""
+        if (now := time.monotonic()) > deadline:
+            raise BodyTimeout(f"it took longer than {self._limits.upload_time:g} s (limits.upload_time)")
+        return now
 
     # --- reading ---
 
     async def read(self, whole: Manifest, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
         """The bytes from ``start`` up to, but without, ``stop``, each block checked; to be closed by the caller.
 
-        Raises Unavailable, Damaged; Gone if the file has been replaced or deleted so long ago that it is freed.
+        Raises Unavailable, when the first block has been read only after some seconds' patience; Damaged; Gone if the
+        file has been replaced or deleted so long ago that it is freed.
         """
         ahead: deque[tuple[Block, asyncio.Task[memoryview], int]] = deque()
         wanted = manifest.blocks(whole, start, stop)
         upcoming = next(wanted, None)
+        begun = False
         self._count(whole, +1)
         try:
             while True:
@@ -141,7 +156,8 @@ class Stripes:
                 if not ahead:
                     return
                 block, task, taken = ahead[0]
-                payload = await task
+                payload = await (self._patiently(block, task) if begun else task)
+                begun = True
                 yield payload[block.start : block.stop]
                 ahead.popleft()
                 self._budget += taken
@@ -151,6 +167,18 @@ class Stripes:
                 task.cancel()
                 self._budget += taken
             await asyncio.gather(*(task for _, task, _ in ahead), return_exceptions=True)
+
+    async def _patiently(self, block: Block, task: asyncio.Task[memoryview]) -> memoryview:
+        """What is asked for, again if need be: who has read so far would rather wait than begin anew."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return await task
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(PAUSE)
+            task = asyncio.ensure_future(self._cluster.blocks.get(block.key, block.homes, block.size))
 
     def _count(self, whole: Manifest, change: int) -> None:
         for stripe in whole.stripes:
@@ -165,22 +193,37 @@ class Stripes:
 
     # --- freeing ---
 
-    def free(self, old: Manifest, *, start: int = 0, linger: float | None = None) -> None:
+    def free(
+        self,
+        old: Manifest,
+        *,
+        start: int = 0,
+        linger: float | None = None,
+        unless: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
         """Remove the blocks of a file that is no more, from byte ``start`` on, behind the answer.
 
-        After ``linger`` seconds (as limits.linger says, if it isn't given), and when nobody here reads it any more.
+        After ``linger`` seconds (as limits.linger says, if it isn't given), and when nobody here reads it any more;
+        ``unless`` it is in use then after all, which is asked just before.
         What isn't removed, because a node or this front goes away, is left to the sweep.
         """
         if start < old.size:
             linger = self._limits.linger if linger is None else linger
-            task = asyncio.create_task(self._free(old, start, linger))
+            task = asyncio.create_task(self._free(old, start, linger, unless))
             self._freeing.add(task)
             task.add_done_callback(self._freeing.discard)
 
-    async def _free(self, old: Manifest, start: int, linger: float) -> None:
+    async def _free(
+        self, old: Manifest, start: int, linger: float, unless: Callable[[], Awaitable[bool]] | None
+    ) -> None:
         await asyncio.sleep(linger)
         while any(stripe in self._readers for stripe in old.stripes):
             await self._reader_left.wait()
+        try:
+            if unless is not None and await unless():
+                return
+        except SfssError:  # it can't be told now
+            return
         every = manifest.blocks(old, start, old.size)
 
         async def work() -> None:
@@ -228,6 +271,11 @@ class _Writing:
     def in_flight(self) -> int:
         """How many blocks are."""
         return len(self._in_flight)
+
+    @property
+    def has_landed(self) -> bool:
+        """Whether the oldest one is kept, or has failed."""
+        return self._in_flight[0].done()
 
     async def cut(self, content: AsyncIterator[bytes], size: int | None) -> AsyncGenerator[Sequence[_Bytes], None]:
         """The content, a block at a time, each in the pieces in which it came; of ``size`` bytes, if that is known."""
@@ -292,27 +340,29 @@ class _Writing:
                 data = self._seal(block)
             else:
                 data = await asyncio.to_thread(self._seal, block)
+        del block  # the record has it now, and may have to wait for its nodes
         needed = min(self._rules.write_quorum, len(homes))
         await self._cluster.blocks.put(manifest.block_key(self._stripe, number), data, homes, needed)
         return size
 
     def _seal(self, block: Sequence[_Bytes]) -> bytes:
         """The block's record."""
-        payload = block[0] if len(block) == 1 else b"".join(block)
+        size = sum(map(len, block))
         if self._digest is not None:
-            self._digest.update(payload)
+            for piece in block:
+                self._digest.update(piece)
         header = Header(
             kind=Kind.BLOCK,
             version=manifest.began(self._stripe),
             front=self._front,
-            size=len(payload),
+            size=size,
             sha256=b"",
-            payload_size=len(payload),
-            payload_xxh3=record.payload_checksum(payload),
+            payload_size=size,
+            payload_xxh3=record.payload_checksum(*block),
             meta={"upload": self._upload} if self._upload else None,
             path=self._path,
         )
-        return record.encode(header, payload)
+        return record.encode(header, *block)
 
 
 def _take(pieces: deque[_Bytes], size: int) -> Sequence[_Bytes]:

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 from sfss import record
 from sfss.backends.base import Backend
-from sfss.cluster.copies import SHORTEST_HEDGE, Copies
+from sfss.cluster.copies import Copies
+from sfss.cluster.inquiry import SHORTEST_HEDGE
 from sfss.cluster.topology import SPARES, Topology
-from sfss.errors import Damaged, Gone, NodeError, OutOfSpace, SfssError, TooLarge, Unavailable
+from sfss.errors import Damaged, Gone, NodeError, NodeRefused, OutOfSpace, SfssError, TooLarge, Unavailable
 from sfss.manifest import Layout
 from sfss.record import Kind
 
 # Calls with blocks that a node is given at a time: enough to keep it busy, and so few that none of them waits for the
 # others beyond its deadline. The rest wait here, for which they have all the time in the world.
 _AT_A_NODE = 4
+PATIENCE, PAUSE = 5.0, 0.25  # seconds for which it is tried again what nodes didn't do, and between two tries
 _ELSEWHERE = 32  # nodes behind a block's key that are asked for what its homes lack
 
 _Read = Callable[[Backend, bytes], Coroutine[Any, Any, bytes | None]]
@@ -59,23 +62,45 @@ class Blocks:
     async def put(self, key: bytes, data: bytes, homes: Sequence[str], needed: int) -> None:
         """Write a block's copies; returns when each has a node, or has found none, and ``needed`` of them have.
 
-        Raises TooLarge, OutOfSpace, Unavailable. Who is cancelled leaves nothing on its way but what was sent.
+        Nodes that fail are tried again for some seconds. Raises TooLarge, OutOfSpace, Unavailable. Who is cancelled
+        leaves nothing on its way but what was sent.
         """
         nodes, others = self._homes(key, homes)
-        spares = itertools.islice(others, SPARES)
-        kept = await asyncio.gather(*(self._keep(key, data, node, spares) for node in nodes), return_exceptions=True)
-        failures = [failure for failure in kept if isinstance(failure, BaseException)]
-        for failure in failures:
-            if not isinstance(failure, SfssError):
-                raise failure
-        if len(kept) - len(failures) < needed:
-            raise self._why_not(len(kept) - len(failures), needed, failures)
-        self._copies.counts.late_failures += len(failures)
+        kept, deadline = 0, time.monotonic() + PATIENCE
+        while True:
+            spares = itertools.islice(others, SPARES)
+            failed = await self._try(key, data, nodes, spares)
+            kept += len(nodes) - len(failed)
+            if kept >= needed:
+                self._copies.counts.late_failures += len(failed)
+                return
+            # To send a block once more is safe, and to give up a long upload for a disk that stalls is not what anybody
+            # wants; but a node that has no room has none in a moment either.
+            if time.monotonic() > deadline or not all(isinstance(error, NodeError) for error in failed.values()):
+                raise self._why_not(kept, needed, list(failed.values()))
+            await asyncio.sleep(PAUSE)
+            nodes = list(failed)
+            _, others = self._homes(key, homes)
+
+    async def _try(
+        self, key: bytes, data: bytes, nodes: Sequence[Backend], spares: Iterator[Backend]
+    ) -> dict[Backend, SfssError]:
+        """A copy for each of these nodes; those that have found no place for it, and why."""
+        outcomes = await asyncio.gather(
+            *(self._keep(key, data, node, spares) for node in nodes), return_exceptions=True
+        )
+        failed: dict[Backend, SfssError] = {}
+        for node, outcome in zip(nodes, outcomes, strict=True):
+            if isinstance(outcome, SfssError):
+                failed[node] = outcome
+            elif outcome is not None:
+                raise outcome
+        return failed
 
     async def _keep(self, key: bytes, data: bytes, home: Backend, spares: Iterator[Backend]) -> None:
         """One copy: at home, or on the next spare that takes it."""
         try:
-            async with self._gate(home):
+            async with self.gate(home):
                 await home.set(key, data)
         except (NodeError, OutOfSpace, TooLarge):
             spare = next(spares, None)
@@ -84,7 +109,7 @@ class Blocks:
             self._copies.counts.handoffs += 1
             await self._keep(key, data, spare, spares)
 
-    def _why_not(self, kept: int, needed: int, failures: Sequence[BaseException]) -> BaseException:
+    def _why_not(self, kept: int, needed: int, failures: Sequence[SfssError]) -> SfssError:
         if not isinstance(failures[0], NodeError) and all(type(error) is type(failures[0]) for error in failures):
             return failures[0]
         return Unavailable(
@@ -114,13 +139,13 @@ class Blocks:
         return payload
 
     async def _read(self, node: Backend, key: bytes) -> bytes | None:
-        async with self._gate(node):
+        async with self.gate(node):
             return await node.get(key)
 
     async def _mend(self, key: bytes, data: bytes, nodes: Sequence[Backend]) -> None:
         for node in nodes:
             try:
-                async with self._gate(node):
+                async with self.gate(node):
                     await node.set(key, data)
                 self._copies.counts.mended += 1
             except SfssError:
@@ -134,12 +159,19 @@ class Blocks:
 
         async def forget(node: Backend) -> None:
             try:
-                async with self._gate(node):
+                async with self.gate(node):
                     await node.delete(key)
             except SfssError:
                 pass
 
         await asyncio.gather(*map(forget, nodes))
+
+    def gate(self, node: Backend) -> asyncio.Semaphore:
+        """What a call with a block waits for, which is made of that node beside these."""
+        gate = self._gates.get(node)
+        if gate is None:
+            gate = self._gates[node] = asyncio.Semaphore(_AT_A_NODE)
+        return gate
 
     # --- within ---
 
@@ -149,12 +181,6 @@ class Blocks:
         there = [topology.nodes[name] for name in names if name in topology.nodes]
         others = (node for node in topology.order(key) if node not in there)
         return there + list(itertools.islice(others, len(names) - len(there))), others
-
-    def _gate(self, node: Backend) -> asyncio.Semaphore:
-        gate = self._gates.get(node)
-        if gate is None:
-            gate = self._gates[node] = asyncio.Semaphore(_AT_A_NODE)
-        return gate
 
 
 class _Search:
@@ -210,6 +236,8 @@ class _Search:
             if not isinstance(error, SfssError):
                 raise error
             self._failures.append(error)
+            if isinstance(error, NodeRefused):  # as a node does that notices itself that its disk has lost it
+                self.lacking.append(node)
             return None
         data = task.result()
         if data is None:
