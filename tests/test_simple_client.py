@@ -1,6 +1,7 @@
 """simple_client.py, run as its users run it: one process for each command, against a real service."""
 
 import asyncio
+import configparser
 import re
 import secrets
 import signal
@@ -161,6 +162,32 @@ def test_a_local_file_that_cannot_be_sent_is_named(tmp_path: Path) -> None:
         assert complaint in done.stderr
 
 
+def test_a_folder_can_be_put_and_got(service: Service, tmp_path: Path, name: str) -> None:
+    for local in ("a", "b/c", "b/.d"):
+        (tmp_path / "folder" / local).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / local).write_text(local)
+    done = run(service.port, "put", "-r", "--jobs", "2", "--path", name, "--filepath", tmp_path / "folder")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"sent 3 files, 8 bytes in ")
+    done = run(service.port, "get", "-r", "--path", name, "--filepath", tmp_path / "copy")
+    assert (done.returncode, done.stdout[:15]) == (0, b"fetched 3 files"), done.stderr
+    copies = [path for path in (tmp_path / "copy").rglob("*") if path.is_file()]
+    assert {str(path.relative_to(tmp_path / "copy")): path.read_text() for path in copies} == {
+        local: local for local in ("a", "b/c", "b/.d")
+    }
+
+
+def test_it_needs_aiohttp_and_nothing_else_that_sfss_needs() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(CLIENT.parent / "setup.cfg")
+    needed = re.findall(r"^[\w-]+", setup["options"]["install_requires"].strip(), re.MULTILINE)
+    others = [package.replace("-", "_") for package in needed if package != "aiohttp"]
+    assert "msgspec" in others
+    code = f"import sys, simple_client; print(*sorted(set({others}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CLIENT.parent, capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("\n", "")
+
+
 def test_the_bench_prints_figures_and_leaves_no_files(service: Service) -> None:
     done = run(service.port, "--bench", "60", "--size", "5KiB", "--concurrency", "7")
     assert done.returncode == 0, done.stderr
@@ -190,10 +217,23 @@ def test_an_interrupted_bench_ends_at_once_and_removes_its_files(service: Servic
 def test_help_shows_every_option_and_examples() -> None:
     done = subprocess.run([sys.executable, str(CLIENT), "-h"], capture_output=True, text=True)
     assert done.returncode == 0
-    for word in ("post", "--host", "--port", "--path", "--filepath", "--timeout", "--bench", "--size", "examples:"):
+    for word in (
+        "post",
+        "--host",
+        "--port",
+        "--path",
+        "--filepath",
+        "--timeout",
+        "--jobs",
+        "--bench",
+        "--size",
+        "examples:",
+    ):
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("wrong", ["", "put --path x", "delete", "move --path x", "--bench 5 --size 4K"])
+@pytest.mark.parametrize(
+    "wrong", ["", "put --path x", "delete", "move --path x", "--bench 5 --size 4K", "post -r --path x"]
+)
 def test_wrong_usage_ends_with_status_2(wrong: str) -> None:
     assert run(8255, *wrong.split()).returncode == 2
