@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.servers import HOST, Service, process, wait_for
@@ -150,10 +150,12 @@ class User:
         self.port = port
         self.directory.mkdir()
 
-    def run(self, *arguments: str | Path, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """Run an sfss command to its end."""
+    def run(
+        self, *arguments: str | Path, input: bytes = b"", within: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run an sfss command to its end; as an argument of the command ``within``, if there is one."""
         done = subprocess.run(
-            command(self.port, *arguments), cwd=self.directory, env=environment(self.state), input=input,
+            [*within, *command(self.port, *arguments)], cwd=self.directory, env=environment(self.state), input=input,
             capture_output=True, timeout=60,
         )  # fmt: skip
         assert b"Traceback" not in done.stderr, done.stderr.decode()
