@@ -6,6 +6,7 @@ was there stays as it was. What is too large for one record lies in blocks (``st
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from collections import OrderedDict, deque
@@ -20,7 +21,7 @@ from sfss.cluster.listing import Found as Found
 from sfss.cluster.listing import Listing
 from sfss.cluster.replication import Cluster, Token
 from sfss.config import Limits
-from sfss.errors import Damaged, NotFound, PreconditionFailed, TooLarge, Unavailable
+from sfss.errors import BadRequest, Damaged, Gone, NotFound, PreconditionFailed, TooLarge, Unavailable
 from sfss.manifest import NOTHING, Manifest
 from sfss.policies import Policies, Rules
 from sfss.record import Header, Kind, Record
@@ -100,13 +101,19 @@ class Files:
         self._remember(path, striped)
         return File(info, None, striped)
 
-    def read(self, file: File, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
+    async def read(self, file: File, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
         """The bytes of a striped file from ``start`` up to, but without, ``stop``; each is checked before it is given.
 
         It goes on at the caller's pace, who closes it (``contextlib.aclosing``). Raises Unavailable, Damaged on its
         way; Gone if the file has been replaced or deleted meanwhile: open it again.
         """
-        return self.stripes.read(file.striped, start, stop)
+        try:
+            async with contextlib.aclosing(self.stripes.read(file.striped, start, stop)) as content:
+                async for block in content:
+                    yield block
+        except Gone:  # perhaps this manifest was old, of a node that was away: the next who opens it is to see the new
+            await self._cluster.put_right(paths.key_of(file.info.path))
+            raise
 
     async def stat(self, path: str) -> Info:
         """What is known of the file at a path, without reading it where that can be. Raises as ``open`` does."""
@@ -152,7 +159,12 @@ class Files:
             self._whole(begun, rest, rules), rules,
             path=path, front=self._front, size=sum(map(len, begun)) if is_whole else size, digest=digest,
         )  # fmt: skip
-        return await self.put_manifest(path, striped, digest.digest(), type=type(), meta=meta, condition=condition)
+        try:
+            given = type()
+        except BadRequest:
+            self.stripes.free(striped, linger=0.0)
+            raise
+        return await self.put_manifest(path, striped, digest.digest(), type=given, meta=meta, condition=condition)
 
     async def put_manifest(
         self,
@@ -200,7 +212,8 @@ class Files:
         """Make a file of content that fits a record, or of blocks that are kept, in just the version of that ``order``.
 
         So whoever doesn't know whether it has been done may do it again. False if what is there is newer: this one came
-        before, or too late. Raises as ``put``, and then the blocks stay.
+        before, or too late, and the condition holds of that. Raises as ``put``; the blocks stay, whatever comes of it,
+        but for those of the file in whose place it is put.
         """
         key = paths.key_of(path)
         draft = _Draft(*self._claimed(path, key, content, sha256, order, type, meta))
@@ -209,15 +222,19 @@ class Files:
                 there, token = await self._cluster.head(key), None
             else:
                 there, token = await self._cluster.get_for_update(key)
-            if there is not None and there.order >= order:
-                return there.order == order
+            if there is not None and there.order == order:
+                return True
             if condition is not None:
                 condition(_info(path, there) if there and _is_file(path, there) else None)
             replaced = await self._striped_there(path, key, there)
+            if there is not None and there.order > order:  # be it that a repair has written it anew, for other nodes
+                return isinstance(content, Manifest) and not content.stripes.isdisjoint(replaced.stripes)
             if await (
                 self._cluster.put_if(key, draft.record, token) if token else self._cluster.put(key, draft.record)
             ):
-                self.stripes.free(replaced)
+                self._free(path, key, replaced)
+                if isinstance(content, Manifest):
+                    self._remember(path, content)
                 return True
         raise Unavailable(f"'{path}' changed {_RACES} times while it was stored: try again")
 
@@ -244,7 +261,7 @@ class Files:
             self._make_newer(tombstone, there)
             replaced = await self._striped_there(path, key, there)
             await self._put(path, key, tombstone, self._cluster.delete)
-            self.stripes.free(replaced)
+            self._free(path, key, replaced)
             return
         await self._change(
             path, key, there_and_right, tombstone, lambda token: self._cluster.delete_if(key, tombstone.record, token)
@@ -318,13 +335,13 @@ class Files:
         elif draft.header.kind == Kind.FILE:  # not to be held up by a look at what is there: the sweep finds its blocks
             await self._put(path, key, draft, self._cluster.put)
             if (replaced := self._large.pop(path, None)) is not None:
-                self.stripes.free(replaced)
+                self._free(path, key, replaced)
         else:
             there = await self._cluster.head(key)
             self._make_newer(draft, there)
             replaced = await self._striped_there(path, key, there)
             await self._put(path, key, draft, self._cluster.put)
-            self.stripes.free(replaced)
+            self._free(path, key, replaced)
         return _info(path, draft.header)
 
     def _remember(self, path: str, striped: Manifest) -> None:
@@ -334,6 +351,21 @@ class Files:
             self._large.move_to_end(path)
             if len(self._large) > _REMEMBERED:
                 self._large.popitem(last=False)
+
+    def _free(self, path: str, key: bytes, replaced: Manifest) -> None:
+        """Free the blocks of a file that was seen, and has been replaced or deleted since.
+
+        Unless it is there again: if its write was still on its way to other nodes when it was seen, and was told there
+        that it is too old, then it has been written anew, above what took its place.
+        """
+
+        async def is_there_again() -> bool:
+            found = await self._cluster.get(key)
+            if found is None or found.header.kind != Kind.MANIFEST:
+                return False
+            return not replaced.stripes.isdisjoint(_striped(path, found).stripes)
+
+        self.stripes.free(replaced, unless=is_there_again)
 
     async def _striped_there(self, path: str, key: bytes, there: Header | None) -> Manifest:
         """The blocks of the file whose header is there; none if it has none, or they can't be told."""
@@ -362,7 +394,7 @@ class Files:
             self._make_newer(draft, there)
             replaced = await self._striped_there(path, key, there)
             if await change(token):
-                self.stripes.free(replaced)
+                self._free(path, key, replaced)
                 return
         raise Unavailable(f"'{path}' changed {_RACES} times while its condition was checked: try again")
 

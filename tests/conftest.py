@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from sfss import config
@@ -66,6 +67,13 @@ def nodes(request: pytest.FixtureRequest) -> Nodes:
 StartFront = Callable[..., Awaitable[Client]]
 
 
+class _Server(TestServer):
+    """As ``sfss.web.app.serve`` serves: who hangs up doesn't have his request cancelled."""
+
+    async def _make_runner(self, **options: Any) -> web.BaseRunner:
+        return await super()._make_runner(**{**options, "handler_cancellation": False})
+
+
 @pytest.fixture
 async def start_front() -> AsyncIterator[StartFront]:
     """Starts fronts in the test's own loop: ``await start_front(nodes, limits={...})`` gives an HTTP client of one."""
@@ -73,7 +81,7 @@ async def start_front() -> AsyncIterator[StartFront]:
 
         async def start(nodes: Nodes, **sections: dict[str, object]) -> Client:
             overrides = {**sections, "storage": {"nodes": nodes, **sections.get("storage", {})}}
-            server = TestServer(create_app(config.load(overrides=overrides)))
+            server = _Server(create_app(config.load(overrides=overrides)))
             await server.start_server(**SERVER_OPTIONS)
             return await stack.enter_async_context(TestClient(server))
 

@@ -19,7 +19,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 GROUND = ("sfss.errors", "sfss.config", "sfss.prefixes", "sfss.policies", "sfss.paths", "sfss.record", "sfss.manifest",
-          "sfss.memcache", "sfss.scan", "sfss.listing", "sfss.spool")  # fmt: skip
+          "sfss.memcache", "sfss.scan", "sfss.listing", "sfss.spool", "sfss.upload_state")  # fmt: skip
+UPLOADS = ("sfss.uploads", "sfss.upload_hash", "sfss.upload_locks")
 
 
 class Floor(NamedTuple):
@@ -40,16 +41,34 @@ FLOORS = {
     "sfss.cluster.ring": Floor("the ring is pure", GROUND),
     "sfss.files": Floor("files know the cluster, no backends and no HTTP", (*GROUND, "sfss.cluster", "sfss.stripes")),
     "sfss.stripes": Floor("stripes are arithmetic over the cluster", (*GROUND, "sfss.cluster")),
+    **dict.fromkeys(
+        UPLOADS,
+        Floor(
+            "uploads become files: they know those, and no HTTP",
+            (*GROUND, "sfss.cluster", "sfss.stripes", "sfss.files", *UPLOADS),
+        ),
+    ),
     "sfss.web": Floor(
-        "web sees the files only", ("sfss", "sfss.errors", "sfss.config", "sfss.record", "sfss.files", "sfss.web")
+        "web sees the files only, and the uploads that become some",
+        (
+            "sfss",
+            "sfss.errors",
+            "sfss.config",
+            "sfss.record",
+            "sfss.files",
+            "sfss.upload_state",
+            "sfss.uploads",
+            "sfss.web",
+        ),
     ),
     "sfss.web.app": Floor(
         "web/app.py puts the front together, from all of it",
-        ("sfss", *GROUND, "sfss.backends", "sfss.cluster", "sfss.files", "sfss.web"),
+        ("sfss", *GROUND, "sfss.backends", "sfss.cluster", "sfss.files", "sfss.uploads", "sfss.web"),
     ),
     "sfss.node": Floor("the node and the front share the ground floor, nothing else", ("sfss", *GROUND, "sfss.node")),
     "sfss.supervisor": Floor("the supervisor starts nodes as processes: it imports neither end", GROUND),
     "sfss.healing": Floor("the commands of repair are words about the cluster", (*GROUND, "sfss.cluster")),
+    "sfss.client": Floor("clients run where no service does", ("sfss.errors", "sfss.client")),
     "sfss.listing_cli": Floor("the commands that list are words about an answer", ()),
     "sfss.cli": Floor("the command line wires everything", ("sfss", "sfss.*")),
     "sfss.__main__": Floor("python -m sfss is the command line", ("sfss.cli",)),
@@ -58,7 +77,8 @@ FLOORS = {
 
 # Packages that only one place may know, so that another can take their place.
 BORDERS = {
-    "aiohttp": ("sfss.web",),
+    "aiohttp": ("sfss.web", "sfss.client.api"),
+    "yarl": ("sfss.web", "sfss.client.api"),
     "aiomcache": ("sfss.backends.statistics",),
     "python_multipart": ("sfss.web.forms",),
     "rocksdict": ("sfss.node.engine", "sfss.node.store", "sfss.node.look"),
@@ -66,7 +86,7 @@ BORDERS = {
 }
 
 # What lives long, and who may make it.
-LONG_LIVED = {"MemcachedNode", "Cluster", "Files", "EmbeddedNodes"}
+LONG_LIVED = {"MemcachedNode", "Cluster", "Files", "Uploads", "EmbeddedNodes"}
 MAKERS = {"sfss.cli", "sfss.supervisor", "sfss.web.app"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -20,7 +21,7 @@ from sfss.web.sending import send
 META_PREFIX = "x-meta-"  # a header X-Meta-NAME: VALUE is kept with the file, and comes back with it
 MAX_META = 4096  # bytes of all names and values
 _REPLACED = 3  # times that a file may be replaced just while its first block is looked for
-_META_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+META_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
 # What a user uploads must never run as a page of this origin, whatever its type says.
 _HARMLESS = {"Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
@@ -81,7 +82,7 @@ class FileHandlers:
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE: 204."""
-        await self._files.delete(path_of(request), _condition(request.headers))
+        await self._files.delete(path_of(request), condition(combined(request.headers, PRECONDITIONS)))
         return web.Response(status=204)
 
     async def _store(self, request: web.Request) -> Info:
@@ -94,7 +95,7 @@ class FileHandlers:
             size=upload.size,
             type=upload.type,
             meta=_meta_given(request.headers),
-            condition=_condition(request.headers),
+            condition=condition(combined(request.headers, PRECONDITIONS)),
         )
 
 
@@ -132,9 +133,8 @@ def _not_modified(request: web.Request, validators: Validators) -> bool:
     return outcome is Outcome.NOT_MODIFIED
 
 
-def _condition(headers: MultiMapping[str]) -> Condition | None:
+def condition(preconditions: Mapping[str, str]) -> Condition | None:
     """The preconditions of a write, to be asked of what is there; None if there are none."""
-    preconditions = combined(headers, PRECONDITIONS)
     if not preconditions:
         return None
 
@@ -152,7 +152,7 @@ def _meta_given(headers: MultiMapping[str]) -> dict[str, str]:
         name = header.lower()
         if name.startswith(META_PREFIX):
             name = name.removeprefix(META_PREFIX)
-            if not _META_NAME.fullmatch(name) or name in meta or not value.isprintable():
+            if not META_NAME.fullmatch(name) or name in meta or not value.isprintable():
                 raise BadRequest(f"{header[:100]}: the name of a kept header is made of a-z, 0-9, - and _, and comes"
                                  " once; its value is UTF-8")  # fmt: skip
             meta[name] = value

@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from sfss.errors import (
     BadBody,
+    BadChecksum,
     BadDigest,
     BadPath,
     BadRequest,
@@ -19,12 +20,17 @@ from sfss.errors import (
     Damaged,
     NodeError,
     NotFound,
+    NoUpload,
     OutOfSpace,
     PreconditionFailed,
     SfssError,
     TooLarge,
     Unavailable,
     Unsupported,
+    UploadConflict,
+    UploadGone,
+    UploadLocked,
+    UploadSealed,
 )
 from sfss.web.conditional import Unsatisfiable
 
@@ -42,12 +48,18 @@ class Problem(NamedTuple):
 # From the particular to the general: the first class that an error is of counts.
 PROBLEMS: dict[type[SfssError], Problem] = {
     BadPath: Problem(400, "bad-path", "The path can't name a file"),
+    BadChecksum: Problem(460, "checksum-mismatch", "The piece doesn't match its checksum"),
     BadDigest: Problem(400, "bad-digest", "The content doesn't match its digest"),
     BadBody: Problem(400, "bad-body", "The body can't be read"),
     Unsatisfiable: Problem(416, "unsatisfiable-range", "The range lies outside the file"),
     BadRequest: Problem(400, "bad-request", "The request can't be taken"),
     BodyTimeout: Problem(408, "body-timeout", "The body didn't come in time"),
     NotFound: Problem(404, "not-found", "No such file"),
+    UploadGone: Problem(410, "upload-gone", "The upload is no more"),
+    NoUpload: Problem(404, "no-upload", "No such upload"),
+    UploadConflict: Problem(409, "upload-conflict", "The upload is elsewhere"),
+    UploadLocked: Problem(423, "upload-locked", "The upload can't be touched now"),
+    UploadSealed: Problem(403, "upload-sealed", "The upload takes no bytes"),
     PreconditionFailed: Problem(412, "precondition-failed", "The precondition doesn't hold"),
     TooLarge: Problem(413, "too-large", "The file is too large"),
     OutOfSpace: Problem(507, "out-of-space", "A node is full"),

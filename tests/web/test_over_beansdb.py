@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from typing import Literal
 
 import pytest
@@ -11,6 +12,7 @@ from yarl import URL
 from tests.backends.beansdb import beansdb
 from tests.conftest import StartFront
 from tests.servers import HOST
+from tests.web.tus import Tus
 
 NAMES = ["plain.txt", "фото/кот.jpg", "照片/猫 1.png", "100%.txt", "@at", "?asked", "#hash", "x" * 1024]
 
@@ -50,6 +52,21 @@ async def test_conditions_are_checked_without_add_and_cas(
         assert (await front.delete(url, headers={"If-Match": etag})).status == 412
         assert (await front.delete(url, headers={"If-Match": "*"})).status == 204
         assert (await front.get(url)).status == 404
+        assert server.violations == []
+
+
+@pytest.mark.parametrize("generation", ["bitcask", "tokyo"])
+async def test_uploads_come_in_pieces_and_are_terminated(
+    start_front: StartFront, generation: Literal["bitcask", "tokyo"]
+) -> None:
+    async with beansdb(generation) as server:
+        tus = Tus(await start_front([f"{HOST}:{server.port}"], limits={"record_size": "64KiB"}))
+        for size in (10, 300_000):
+            content = secrets.token_bytes(size)
+            upload = await tus.upload("a", content, pieces=3)
+            assert await tus.read("a") == content
+            assert (await tus.delete(upload)).status == 204
+            assert (await tus.head(upload)).status == 404
         assert server.violations == []
 
 

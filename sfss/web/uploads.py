@@ -1,0 +1,196 @@
+"""``/uploads``: resumable uploads by the tus protocol, version 1.0.0; each handler parses, calls, responds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from sfss.errors import BadRequest, BodyTimeout, SfssError, Unavailable, UploadLocked
+from sfss.upload_state import State
+from sfss.uploads import Uploads
+from sfss.web import problems, tus
+from sfss.web.bodies import receive
+from sfss.web.conditional import PRECONDITIONS, http_date
+from sfss.web.digests import DIGESTS
+from sfss.web.files import path_of
+from sfss.web.headers import combined
+
+COLLECTION, ITEM = "/uploads", "/uploads/{upload}"
+
+_TUS = {"Tus-Resumable": tus.VERSION}
+_UNVERSIONED = ("OPTIONS", "GET", "HEAD")  # a browser may look at these URLs, too
+
+
+class UploadHandlers:
+    """The handlers, over the uploads of one front. ``body_timeout`` and ``retry_after`` in seconds."""
+
+    def __init__(self, uploads: Uploads, *, body_timeout: float, retry_after: float) -> None:
+        self._uploads = uploads
+        self._body_timeout = body_timeout
+        self._problems = problems.middleware(retry_after)
+        self._collection: Mapping[str, Handler] = {"OPTIONS": self._options, "POST": self._create}
+        self._item: Mapping[str, Handler] = {
+            "OPTIONS": self._options, "HEAD": self._head, "PATCH": self._patch, "DELETE": self._delete,
+        }  # fmt: skip
+
+    async def collection(self, request: web.Request) -> web.StreamResponse:
+        """Whatever is asked of ``/uploads``."""
+        return await self._answer(request, self._collection)
+
+    async def item(self, request: web.Request) -> web.StreamResponse:
+        """Whatever is asked of an upload."""
+        return await self._answer(request, self._item)
+
+    async def _answer(self, request: web.Request, handlers: Mapping[str, Handler]) -> web.StreamResponse:
+        method = request.headers.get("X-HTTP-Method-Override", request.method).strip().upper()
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if method not in handlers:
+                raise web.HTTPMethodNotAllowed(method, handlers)
+            if method not in _UNVERSIONED and request.headers.get("Tus-Resumable", "").strip() != tus.VERSION:
+                raise web.HTTPPreconditionFailed(text=f"Tus-Resumable: {tus.VERSION} is what is spoken here")
+            return await handlers[method](request)
+
+        # Here, and not around all of the application, so that every answer gets what the protocol wants of it.
+        response = await self._problems(request, handle)
+        response.headers.update(_TUS)
+        if response.status == 412:
+            response.headers["Tus-Version"] = tus.VERSION
+        if method == "HEAD":
+            response.headers["Cache-Control"] = "no-store"
+        return response
+
+    # --- the methods ---
+
+    async def _options(self, request: web.Request) -> web.Response:
+        """OPTIONS: what can be done here."""
+        largest = self._uploads.largest(_path_given(request))
+        return web.Response(
+            status=204,
+            headers={
+                "Tus-Version": tus.VERSION,
+                "Tus-Extension": tus.EXTENSIONS,
+                "Tus-Checksum-Algorithm": tus.CHECKSUMS,
+                "Tus-Max-Size": str(largest),
+            },
+        )
+
+    async def _create(self, request: web.Request) -> web.Response:
+        """POST: 201, with where the upload is. With a body, its first piece is in it."""
+        headers = request.headers
+        given = ", ".join(headers.getall("Upload-Metadata", ()))
+        about = tus.about(_path_given(request), tus.metadata(given))
+        concat = headers.get("Upload-Concat", "").strip()
+        partials = tus.partials(concat)
+        wanted = State(
+            expires=0,
+            length=None if partials else tus.length(headers),
+            path=about.path,
+            type=about.type,
+            meta=about.meta,
+            conditions=_preconditions(request),
+            metadata=given,
+            concat=concat,
+        )
+        if partials:
+            if "Upload-Length" in headers:
+                raise BadRequest("Upload-Length: what is put together has the length of its parts; leave it out")
+            upload, state = await self._uploads.concatenate(wanted, partials)
+            return _created(upload, state)
+        upload, state = await self._uploads.create(wanted)
+        if _is_piece(request) and request.body_exists:
+            try:
+                state = await self._append(request, upload, 0, None)
+            except SfssError:
+                with contextlib.suppress(SfssError):  # nobody was told where it is
+                    await self._uploads.terminate(upload)
+                raise
+            return _created(upload, state, {"Upload-Offset": str(state.offset)})
+        return _created(upload, state)
+
+    async def _head(self, request: web.Request) -> web.Response:
+        """HEAD: how far the upload is."""
+        try:
+            state = await self._uploads.look(_upload(request))
+        except Unavailable as error:
+            # At anything but 423, tus-js-client would give up what has come, and begin anew.
+            raise UploadLocked(f"the upload can't be looked at now: {error}") from None
+        headers = {"Upload-Offset": str(state.offset), **_expires(state)}
+        if state.length is None:
+            headers["Upload-Defer-Length"] = "1"
+        else:
+            headers["Upload-Length"] = str(state.length)
+        if state.metadata:
+            headers["Upload-Metadata"] = state.metadata
+        if state.concat:
+            headers["Upload-Concat"] = state.concat
+        return web.Response(headers=headers)
+
+    async def _patch(self, request: web.Request) -> web.Response:
+        """PATCH: 204, with how far the upload is now."""
+        if not _is_piece(request):
+            raise web.HTTPUnsupportedMediaType(text=f"Content-Type: send a piece of an upload as {tus.CONTENT_TYPE}")
+        offset, length = tus.number(request.headers, "Upload-Offset"), tus.number(request.headers, "Upload-Length")
+        if offset is None:
+            raise BadRequest("Upload-Offset is missing: say where to go on, as HEAD tells it")
+        state = await self._append(request, _upload(request), offset, length)
+        return web.Response(status=204, headers={"Upload-Offset": str(state.offset), **_expires(state)})
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        """DELETE: 204; the upload is forgotten, and if it isn't a file yet, what came of it is freed."""
+        await self._uploads.terminate(_upload(request))
+        return web.Response(status=204)
+
+    async def _append(self, request: web.Request, upload: str, offset: int, length: int | None) -> State:
+        checksum = request.headers.get("Upload-Checksum")
+        body = receive(request, check_size=lambda size: None, timeout=self._body_timeout)
+        content: AsyncIterator[bytes] = body.content
+        if checksum is not None:
+            content = tus.Checksum(checksum).checking(content)
+        whole = checksum is not None or any(name in request.headers for name in DIGESTS)
+        try:
+            return await self._uploads.append(
+                upload, offset, content, size=body.size, length=length, whole=whole, break_off=_breaking_off(request)
+            )
+        except BodyTimeout:  # the protocol asks for it; and clients take 408 for a reason to give up
+            _breaking_off(request)()
+            raise
+
+
+def _upload(request: web.Request) -> str:
+    return request.match_info["upload"]
+
+
+def _path_given(request: web.Request) -> str | None:
+    return path_of(request) if "path" in request.rel_url.query else None
+
+
+def _is_piece(request: web.Request) -> bool:
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower() == tus.CONTENT_TYPE
+
+
+def _preconditions(request: web.Request) -> dict[str, str]:
+    given = combined(request.headers, PRECONDITIONS)
+    if not all(value.isascii() for value in given.values()):
+        raise BadRequest("the preconditions hold what is neither an entity tag of this service nor a date")
+    return given
+
+
+def _breaking_off(request: web.Request) -> Callable[[], None]:
+    def break_off() -> None:
+        if request.transport is not None:
+            request.transport.abort()
+
+    return break_off
+
+
+def _expires(state: State) -> dict[str, str]:
+    return {} if state.finished else {"Upload-Expires": http_date(state.expires // 1_000_000)}
+
+
+def _created(upload: str, state: State, headers: Mapping[str, str] | None = None) -> web.Response:
+    where = ITEM.format(upload=upload)
+    return web.Response(status=201, headers={"Location": where, **_expires(state), **(headers or {})})
