@@ -421,7 +421,7 @@ class TestTelling:
         whole = await streams.stripes.write(stream(DATA), rules(5), path="x", kept=kept)
         assert whole.size == len(DATA)
         assert told == sorted(set(told))
-        assert len(told) >= 5
+        assert len(told) >= 3
 
     @pytest.mark.parametrize("sent", [9 * LARGEST, 20 * LARGEST + 1])
     async def test_what_it_was_told_of_stays_and_the_rest_goes(self, streams: Watched, sent: int) -> None:

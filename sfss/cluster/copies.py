@@ -156,6 +156,14 @@ class Copies:
         search.ask_everybody()
         await self._mend_lacking(key, search)
 
+    async def put_right(self, key: bytes, place: Place) -> None:
+        """Look at all copies, and bring the newest version to the owners that lack it, as far as that can be."""
+        search = Inquiry(self, key, place, whole=False)
+        search.ask_everybody()
+        newest = await search.hear_the_rest()
+        if newest is not None and (lacking := search.lacking(newest)):
+            await self._mend_now(key, search.holders(newest)[0], newest, lacking)
+
     async def _mend_lacking(self, key: bytes, search: Inquiry) -> None:
         """Behind an answer, hear the nodes that were asked and have not answered, and put right what is seen."""
         newest = await search.hear_the_rest()

@@ -122,6 +122,12 @@ class Cluster:
         found = await self._copies.find(key, place, whole=False)
         return None if found is None else found[0]
 
+    async def put_right(self, key: bytes) -> None:
+        """Bring the newest version to all owners, as far as that can be: what was read has proved to be old."""
+        place = self._topology.place(key)
+        if place.only is None:
+            await self._copies.put_right(key, place)
+
     async def get_for_update(self, key: bytes) -> tuple[Header | None, Token]:
         """The present header, and the token with which ``put_if`` changes just this state.
 

@@ -10,14 +10,16 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from sfss.errors import BadBody, BadRequest
 
 FILE_FIELD = b"upload_file"
+HELD = 2 * 1024 * 1024  # bytes of another part's file that are kept in case an upload_file follows
 MAX_ASIDE = 64 * 1024  # bytes of a body that aren't its file: boundaries, headers, a form's other fields
 
 
 class Form:
     """The file is the part ``upload_file``, else the first part that has a file name.
 
-    An ``upload_file`` is handed on as it comes. Another part with a file name has to be kept until the body's end,
-    for an ``upload_file`` may still come; ``check_size`` bounds it.
+    An ``upload_file`` is handed on as it comes. Another part with a file name has to be kept until the body's end, for
+    an ``upload_file`` may still come. One that is larger than ``HELD`` is taken for the file; none may come then.
+    ``check_size`` bounds it.
     """
 
     def __init__(self, content_type: str, check_size: Callable[[int], None]) -> None:
@@ -102,7 +104,7 @@ class Form:
         type = self._headers.get(b"content-type", b"").decode("latin-1")
         if self._options.get(b"name") == FILE_FIELD:
             if self._found:
-                raise BadBody("the form holds upload_file twice: send one file at a time")
+                raise BadBody("the form holds upload_file twice, or behind another large file: send one file at a time")
             self._found, self.type, self._into = True, type, self._pieces
             self._other = []
         elif b"filename" in self._options and self._other is None:
@@ -120,6 +122,9 @@ class Form:
         if self._into is self._other:
             self._other_size += end - start
             self._check_size(self._other_size)
+            if self._other_size > HELD:
+                self._found, self.type, self._other = True, self._other_type, []
+                self._pieces = self._into
 
     def _on_end(self) -> None:
         self._ended = True
