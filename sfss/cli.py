@@ -27,6 +27,7 @@ import msgspec
 
 import sfss
 from sfss import config, healing, listing_cli
+from sfss.client import commands as client_commands
 from sfss.config import Settings
 from sfss.errors import ConfigError
 from sfss.node import maintenance
@@ -43,6 +44,8 @@ examples:
   sfss node backup --data /srv/sfss /mnt/b1     a copy of what it holds, while it serves
   sfss node import cache:11211                  what a memcached or Beansdb holds, to the node on 127.0.0.1:7900
   sfss status                                   what the nodes of a running service say
+  sfss put cat.jpg photos/                      a file to a running service; with -r, folders
+  sfss get photos/cat.jpg .                     and back; also sfss stat, sfss rm
   sfss ls -l photos/                            which files there are; sfss du counts them
   sfss repair                                   bring every copy of every file where it belongs
 """
@@ -128,6 +131,10 @@ def _parser() -> argparse.ArgumentParser:
     for listing_command in listing_cli.add_commands(commands):
         _add_settings(listing_command)
         listing_command.set_defaults(run=_list)
+
+    for client_command in client_commands.add_commands(commands):
+        _add_settings(client_command)
+        client_command.set_defaults(run=_transfer)
 
     for healing_command in healing.add_commands(commands):
         _add_config(healing_command)
@@ -216,6 +223,8 @@ def _reload(settings: Settings, read_again: Callable[[], Settings], reloads: asy
         new = read_again()
         if bool(new.storage.nodes) != bool(settings.storage.nodes):
             raise ConfigError("storage.nodes: between the embedded nodes and named ones only a restart can change")
+        taken = _taken(settings, new)
+        config.check_together(taken)  # with what stays as it was
     except ConfigError as error:
         log.error("the configuration was read again and is not taken, all stays as it was: %s", error)
         return
@@ -224,9 +233,14 @@ def _reload(settings: Settings, read_again: Callable[[], Settings], reloads: asy
         for key, value in keys.items():
             if value != before[section][key] and f"{section}.{key}" not in config.RELOADED:
                 log.warning("%s.%s has changed: that takes a restart", section, key)
-    taken = {key: after["storage"][key] for key in before["storage"] if f"storage.{key}" in config.RELOADED}
-    storage = msgspec.structs.replace(settings.storage, **taken)
-    reloads.put_nowait(msgspec.structs.replace(settings, storage=storage))
+    reloads.put_nowait(taken)
+
+
+def _taken(settings: Settings, new: Settings) -> Settings:
+    """The settings with what can be taken over of new ones."""
+    keys = {key: value for key, value in config.as_dict(new)["storage"].items() if f"storage.{key}" in config.RELOADED}
+    storage = msgspec.structs.replace(settings.storage, **keys)
+    return msgspec.structs.replace(settings, storage=storage, policy=new.policy)
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -301,6 +315,12 @@ def _check(options: argparse.Namespace) -> int:
         for key, value in keys.items():
             print(f"{key} = {json.dumps(value, ensure_ascii=False)}")
         print()
+    for policy, rules in zip(settings.policy, settings.by_prefix.values(), strict=True):
+        print(f"[[policy]]\nprefix = {json.dumps(policy.prefix, ensure_ascii=False)}")
+        for key in ("pieces", "copies", "write_quorum", "read_quorum", "max_file_size"):
+            if key != "pieces" or policy.pieces is not None:
+                print(f"{key} = {getattr(rules, key)}")
+        print()
     print(f"# good: files go to {', '.join(map(str, settings.nodes))}")
     return 0
 
@@ -329,6 +349,11 @@ def _list(options: argparse.Namespace) -> int:
     return _ask(options, listing_cli.target(options), show, {"Accept": listing_cli.NDJSON})
 
 
+def _transfer(options: argparse.Namespace) -> int:
+    server = _settings(options).server
+    return client_commands.run(options, _url(server), _trusting(server))
+
+
 def _ask(
     options: argparse.Namespace,
     target: str,
@@ -337,9 +362,7 @@ def _ask(
 ) -> int:
     """Ask the running service, and show what it answers; 1 if that fails."""
     server = _settings(options).server
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104
-    host = f"[{host}]" if ":" in host else host
-    url = f"{'https' if server.tls_certificate else 'http'}://{host}:{server.port}{target}"
+    url = _url(server) + target
     begun = False
     try:
         request = urllib.request.Request(url, headers=headers or {})  # noqa: S310
@@ -356,6 +379,13 @@ def _ask(
     except msgspec.DecodeError:
         print(f"sfss: what answers at {url} is no sfss: name one with --host and --port", file=sys.stderr)
     return 1
+
+
+def _url(server: config.Server) -> str:
+    """Where to reach the service that these settings are of."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104
+    host = f"[{host}]" if ":" in host else host
+    return f"{'https' if server.tls_certificate else 'http'}://{host}:{server.port}"
 
 
 class _Status(msgspec.Struct):

@@ -91,6 +91,7 @@ class Repair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     background: bool = True
     interval: Annotated[float, Meta(ge=60, le=30 * 86400)] = 86400.0  # seconds
+    sweep_interval: Annotated[float, Meta(ge=60, le=30 * 86400)] = 3600.0  # seconds
     share: Annotated[float, Meta(gt=0, le=1)] = 0.1
 
 

@@ -1,8 +1,8 @@
-"""``sfss repair`` and ``sfss rebalance``: their options, their progress and their words.
+"""``sfss repair``, ``sfss rebalance`` and ``sfss sweep``: their options, their progress and their words.
 
-What they do stands in ``sfss/cluster/repair.py``, what the figures mean in ``docs/operations/repair.rst``. Exit
-statuses: 0 all is well now; 1 something is left, and the words say what to do; 2 a setting or an option is wrong;
-130 stopped.
+What they do stands in ``sfss/cluster/repair.py`` and ``sweep.py``, what the figures mean in
+``docs/operations/repair.rst``. Exit statuses: 0 all is well now; 1 something is left, and the words say what to do; 2 a
+setting or an option is wrong; 130 stopped.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from sfss.config import Settings
 from sfss.errors import Unavailable
+from sfss.policies import Policies
 
 if TYPE_CHECKING:  # a node, which has the same command line, needs none of it
-    from sfss.cluster.repair import Repair
     from sfss.cluster.replication import Cluster
+    from sfss.cluster.rounds import Walking
     from sfss.cluster.summary import Summary
 
 EVERY = 0.2  # seconds between two words of progress on a terminal ...
 EVERY_LINE = 10.0  # ... and elsewhere, where each is a line
+UNSURE_NAMED = 3  # stripes
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> list[argparse.ArgumentParser]:
@@ -53,13 +55,21 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         " all the steps. No file ever has fewer copies than before. Exit status: as of repair.",
     )
     rebalance.set_defaults(scrub=False, pause=None)
-    for parser, moving_only in ((repair, False), (rebalance, True)):
+    sweep = commands.add_parser(
+        "sweep",
+        help="free what broken uploads and replaced files have left, and mend large files",
+        description="Walks over the blocks of large files: removes those that no file has any more and that are older"
+        " than limits.upload_time, and brings the others to all the nodes where they should lie. The fronts do it by"
+        " themselves ([repair] sweep_interval), and sfss repair does it, too. Exit status: as of repair.",
+    )
+    sweep.set_defaults(scrub=False, pause=None)
+    for parser, moving_only in ((repair, False), (rebalance, True), (sweep, False)):
         parser.add_argument("--share", type=_share, default=1.0, metavar="SHARE",
                             help="of the time that it may work; the rest of the time it rests (default: 1, no rest)"
                             )  # fmt: skip
         parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-        parser.set_defaults(moving_only=moving_only)
-    return [repair, rebalance]
+        parser.set_defaults(moving_only=moving_only, blocks_only=parser is sweep, thorough=parser is repair)
+    return [repair, rebalance, sweep]
 
 
 def _share(text: str) -> float:
@@ -96,16 +106,30 @@ async def _run(options: argparse.Namespace, settings: Settings, make_cluster: Ca
 
 async def _repair(cluster: Cluster, options: argparse.Namespace, settings: Settings) -> int:
     from sfss.cluster.repair import Repair
+    from sfss.cluster.summary import Summary
+    from sfss.cluster.sweep import Sweep
 
+    summary = Summary()
     repair = Repair(
         cluster.topology,
         tombstone_ttl=settings.storage.tombstone_ttl,
         scrub=options.scrub,
         share=options.share,
         moving_only=options.moving_only,
+        summary=summary,
     )
-    finished = await _watch(repair, await _count_items(cluster))
-    summary = repair.summary
+    policies = Policies(settings)
+    sweep = Sweep(
+        cluster,
+        upload_time=settings.limits.upload_time,
+        copies_of=lambda path: policies.of(path).copies,
+        scrub=options.scrub,
+        thorough=options.thorough,
+        share=options.share,
+        summary=summary,
+    )
+    walks: list[Walking] = [sweep] if options.blocks_only else [repair, sweep]
+    finished = await _watch(walks, summary, 0 if options.blocks_only else await _count_items(cluster))
     steps = _next_steps(settings, summary) if options.moving_only and summary.well else []
     if options.json:
         print(json.dumps({**summary.as_dict(), "next": steps}, indent=2, ensure_ascii=False))
@@ -122,13 +146,15 @@ async def _pause(cluster: Cluster, seconds: float) -> int:
 
     until = cluster.now() / 1e6 + seconds if seconds else 0.0
     try:
-        noted = await lease.change(
-            cluster, secrets.randbits(32), lambda state: msgspec.structs.replace(state, paused_until=until)
-        )
+        front = secrets.randbits(32)
+        noted = [
+            await lease.change(cluster, front, lambda state: msgspec.structs.replace(state, paused_until=until), key)
+            for key in (lease.KEY, lease.SWEEP)
+        ]
     except Unavailable as error:
         print(f"sfss: it could not be noted: {error}", file=sys.stderr)
         return 1
-    if noted is None:
+    if None in noted:
         print("sfss: the fronts were noting something themselves: try again", file=sys.stderr)
         return 1
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(until))
@@ -148,15 +174,20 @@ async def _count_items(cluster: Cluster) -> int:
     return sum(int(node.get("curr_items", "0")) for node in figures.values())
 
 
-async def _watch(repair: Repair, total: int) -> bool:
-    """Run it, and show how far it is; False if a signal stopped it."""
-    running = asyncio.create_task(repair.run())
+async def _watch(walks: Sequence[Walking], summary: Summary, total: int) -> bool:
+    """Run them, and show how far they are; False if a signal stopped them. ``total`` of items; 0: not known."""
+
+    async def run() -> None:
+        for walk in walks:
+            await walk.run()
+
+    running = asyncio.create_task(run())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, running.cancel)
     is_terminal = sys.stderr.isatty()
     while not (await asyncio.wait([running], timeout=EVERY if is_terminal else EVERY_LINE))[0]:
-        text = _progress(repair.summary, total)
+        text = _progress(summary, total)
         sys.stderr.write(f"\r{text}\x1b[K" if is_terminal else f"{text}\n")
         sys.stderr.flush()
     if is_terminal:
@@ -171,6 +202,8 @@ def _progress(summary: Summary, total: int) -> str:
     summary.tick()
     rate = summary.listed / max(summary.seconds, 0.001)
     words = [f"{summary.keys:,} keys"]
+    if summary.blocks:
+        words.append(f"{summary.blocks:,} blocks")
     if total:
         words.append(f"{min(summary.listed / total, 1):.0%}")
     words += [f"{rate:,.0f} copies/s seen", f"{summary.bytes_written / 1e6:,.1f} MB moved"]
@@ -195,7 +228,8 @@ def _verdict(summary: Summary) -> str:
         how = "something is left, see below"
     else:
         how = "stopped before the end: run it again, what is done stays done"
-    return f"{summary.keys:,} keys, {summary.listed:,} copies seen, in {summary.seconds:.1f} s: {how}"
+    blocks = f", {summary.blocks:,} blocks" if summary.blocks else ""
+    return f"{summary.keys:,} keys{blocks}, {summary.listed:,} copies seen, in {summary.seconds:.1f} s: {how}"
 
 
 def _figures(summary: Summary) -> Iterator[str]:
@@ -214,6 +248,14 @@ def _figures(summary: Summary) -> Iterator[str]:
         "damaged copies found": summary.damaged_found,
         "damaged copies mended": summary.damaged_mended,
         "not of sfss, not touched": summary.foreign,
+        "stripes of large files": summary.stripes,
+        "that nobody had, swept": summary.stripes_swept,
+        "that nobody has, too young": summary.stripes_young,
+        "copies of blocks written": summary.blocks_copied,
+        "copies of blocks removed": summary.blocks_removed,
+        "bytes freed": summary.bytes_freed,
+        "files with blocks moved": summary.manifests_moved,
+        "uploads expired": summary.uploads_expired,
     }
     return (f"  {name:<34} {number:>15,}" for name, number in figures.items() if number)
 
@@ -230,6 +272,13 @@ def _left(summary: Summary) -> Iterator[str]:
             f" again, or delete them: {', '.join(summary.damaged_named)}"
             f"{' ...' if summary.damaged_keys > len(summary.damaged_named) else ''}"
         )
+    if summary.blocks_lacking:
+        yield f"left: {summary.blocks_lacking:,} blocks lack a copy: run this again when the nodes can take it"
+    if summary.blocks_lost:
+        yield f"left: {summary.blocks_lost:,} blocks of these files are lost"
+    if summary.stripes_unsure:
+        some = "; ".join(f"{stripe}: {why}" for stripe, why in list(summary.unsure.items())[:UNSURE_NAMED])
+        yield f"left: of {summary.stripes_unsure:,} stripes it isn't sure now whether a file has them: {some}"
     if summary.strays_left:
         yield f"left: {summary.strays_left:,} copies lie where they don't belong and can't go yet: run this again"
     for node, count in summary.errors.items():
@@ -246,7 +295,8 @@ def _next_steps(settings: Settings, summary: Summary) -> list[str]:
     again = "when all have read it, run sfss rebalance again"
     if summary.outgoing:
         again += f", to remove {summary.outgoing:,} copies that no longer belong where they are"
-        if settings.storage.copies == 1:  # a mark of a deletion expires, and what lay elsewhere would come home
+        # The mark of a single copy's deletion expires, and what lay elsewhere would come home.
+        if any(rules.copies == 1 for rules in settings.rules):
             again += f", before {settings.storage.tombstone_ttl / 3600:g} hours have passed (storage.tombstone_ttl)"
     return [
         "every file is where the new configuration wants it, provided that all fronts know it. Now:",

@@ -25,7 +25,18 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["node", "--help"], ["status", "--help"], ["ls", "-h"], ["du", "-h"], ["config", "check", "-h"]],
+    [
+        ["--help"],
+        ["node", "--help"],
+        ["status", "--help"],
+        ["ls", "-h"],
+        ["du", "-h"],
+        ["put", "-h"],
+        ["get", "-h"],
+        ["rm", "-h"],
+        ["stat", "-h"],
+        ["config", "check", "-h"],
+    ],
 )
 def test_help_is_there_for_every_command(arguments: list[str]) -> None:
     help = run(*arguments)
@@ -48,6 +59,17 @@ def test_config_check_shows_what_the_settings_come_to(tmp_path: Path) -> None:
     assert "files go to a:1, b:2" in checked.stdout
 
 
+def test_config_check_shows_policies_with_what_they_leave_out_and_can_be_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "sfss.toml"
+    file.write_text('[[policy]]\nprefix = "bilder/ü\\""\ncopies = 2\n[[policy]]\nprefix = ""\npieces = 3\n')
+    checked = run("config", "check", "--config", str(file))
+    first, second = checked.stdout.partition("[[policy]]\n")[2].split("[[policy]]\n")
+    assert first.startswith('prefix = "bilder/ü\\""\ncopies = 2\nwrite_quorum = 1\nread_quorum = 1\nmax_file_size = 20')
+    assert second.startswith('prefix = ""\npieces = 3\ncopies = 1\n')
+    file.write_text(checked.stdout)
+    assert run("config", "check", "--config", str(file)).stdout == checked.stdout
+
+
 @pytest.mark.parametrize(
     ("toml", "message"),
     [
@@ -55,6 +77,7 @@ def test_config_check_shows_what_the_settings_come_to(tmp_path: Path) -> None:
         ("[server]\nport = 99999", "server.port: expected `int` <= 65535"),
         ("[server", "is not TOML"),
         ("[storage]\nnodes = ['nowhere']", "storage.nodes: 'nowhere' is not a node"),
+        ("[[policy]]\nprefix = 'a/'\ncopies = 4", "copies of the policy for 'a/': 4 copies need as many nodes"),
         (
             "[server]\ntls_certificate = 'a'\ntls_key = 'b'",
             "server.tls_certificate a and server.tls_key b can't be used",

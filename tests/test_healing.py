@@ -9,6 +9,7 @@ import os
 import pty
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,9 @@ from sfss.cluster import lease
 from sfss.cluster.replication import Cluster
 from sfss.cluster.topology import Quorum, Topology
 from sfss.config import parse_address
+from sfss.manifest import block_key, new_stripe
 from sfss.node.server import Server
+from sfss.record import Kind
 from tests.cluster.support import until, version
 from tests.node.support import running
 from tests.servers import HOST, free_port
@@ -164,6 +167,18 @@ async def test_rebalance_says_step_by_step_what_comes_next(site: Site) -> None:
     assert all({*site.holders(key)} - {0} == {*site.owners("123", key)} for key in KEYS)
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+async def test_where_a_policy_has_one_copy_it_is_said_until_when_the_old_ones_must_go(
+    site: Site, tmp_path: Path, copies: int
+) -> None:
+    file = tmp_path / "sfss.toml"
+    file.write_text(f'[[policy]]\nprefix = "single/"\ncopies = {copies}\n')
+    site.fill("012")
+    done = await run("rebalance", "--config", str(file), **site.settings("012", joining="3"))
+    assert done.status == 0
+    assert ("before 24 hours have passed" in done.out) == (copies == 1)
+
+
 async def test_a_rebalance_that_left_something_does_not_say_go_on(site: Site) -> None:
     site.fill("012")
     await site.servers[3].stop()
@@ -173,11 +188,49 @@ async def test_a_rebalance_that_left_something_does_not_say_go_on(site: Site) ->
     assert f"left out: node {site.nodes[3]}" in done.out
 
 
+async def leave_blocks(site: Site, days: float) -> list[bytes]:
+    """Blocks on all nodes that no file has, of a stripe that began so many days ago; their keys."""
+    stripe = new_stripe(int((time.time() - days * 86400) * 1e6))
+    keys = [block_key(stripe, number) for number in range(3)]
+    for key in keys:
+        for number in range(3):
+            site.leave(number, key, make(b"x" * 1000, kind=Kind.BLOCK, version=1, sha256=b"", path="a"))
+    return keys
+
+
+@pytest.mark.parametrize("command", ["sweep", "repair", "rebalance"])
+async def test_what_no_file_has_any_more_is_swept(site: Site, command: str) -> None:
+    site.fill("012")
+    old, young = await leave_blocks(site, 2), await leave_blocks(site, 0.5)
+    done = await run(command, "--json", **site.settings())
+    assert (done.status, done.err) == (0, "")
+    summary = json.loads(done.out)
+    assert (summary["stripes"], summary["stripes_swept"], summary["stripes_young"]) == (2, 1, 1)
+    assert (summary["blocks"], summary["blocks_removed"], summary["bytes_freed"] > 9000) == (6, 9, True)
+    assert summary["keys"] == (0 if command == "sweep" else 100)
+    assert not any(map(site.holders, old))
+    assert [site.holders(key) for key in young] == 3 * [[0, 1, 2]]
+    done = await run(command, **site.settings())
+    assert "6 copies seen" not in done.out
+    assert "3 blocks" in done.out
+    assert "that nobody has, too young" in done.out
+
+
+async def test_while_a_node_is_away_nothing_is_swept_and_it_is_said_why(site: Site) -> None:
+    keys = await leave_blocks(site, 2)
+    await site.servers[2].stop()
+    done = await run("sweep", **site.settings())
+    assert done.status == 1
+    assert "of 1 stripes it isn't sure now whether a file has them" in done.out
+    assert site.nodes[2] in done.out
+    assert [site.holders(key)[:2] for key in keys] == 3 * [[0, 1]]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_stops_it_with_what_it_has_done(site: Site, number: signal.Signals) -> None:
     site.fill("012")
     site.servers[0].store.flush_all()
-    process = await begin("repair", "--json", "--share", "0.01", environment=site.settings())
+    process = await begin("repair", "--json", "--share", "0.02", environment=site.settings())
     lacking = [key for key in KEYS if 0 in site.owners("012", key)]
     await until(lambda: any(0 in site.holders(key) for key in lacking))
     process.send_signal(number)
@@ -231,8 +284,8 @@ async def test_walks_of_the_fronts_can_be_paused(site: Site) -> None:
         done = await run("repair", "--pause", "3600", **site.settings())
         assert done.status == 0
         assert "wait until" in done.out
-        assert (await lease.read(cluster)).paused_until > 0
+        assert all([(await lease.read(cluster, kind)).paused_until > 0 for kind in (lease.KEY, lease.SWEEP)])
         assert (await run("repair", "--pause", "0", **site.settings())).status == 0
-        assert (await lease.read(cluster)).paused_until == 0
+        assert all([(await lease.read(cluster, kind)).paused_until == 0 for kind in (lease.KEY, lease.SWEEP)])
     finally:
         await cluster.close()

@@ -1,4 +1,4 @@
-"""Whose turn it is to repair, and what came of it: one small record among the nodes', which all fronts read and change.
+"""Whose turn it is to repair, or to sweep, and what came of it: two small records that all fronts read and change.
 
 It is written under a condition, as a file is that two callers want to create, so that of several fronts one walks. That
 it is only one saves work and is not needed for safety: repairs may run side by side. So clocks that differ by some
@@ -18,6 +18,7 @@ from sfss.errors import Damaged
 from sfss.record import Header, Kind
 
 KEY = b"#sfss/repair"  # what begins with #sfss/ is no file's, and walks pass over it
+SWEEP = b"#sfss/sweep"
 _TRIES = 5  # of a change, while others change it too
 
 
@@ -37,23 +38,23 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(State)
 
 
-async def read(cluster: Cluster) -> State:
+async def read(cluster: Cluster, key: bytes = KEY) -> State:
     """What is agreed on; the defaults if nothing is. Raises Unavailable."""
     try:
-        found = await cluster.get(KEY)
+        found = await cluster.get(key)
         return State() if found is None else _decoder.decode(found.payload)
     except (Damaged, msgspec.DecodeError):  # it is no great loss
         return State()
 
 
-async def change(cluster: Cluster, front: int, make: Callable[[State], State | None]) -> State | None:
+async def change(cluster: Cluster, front: int, make: Callable[[State], State | None], key: bytes = KEY) -> State | None:
     """Put what ``make`` makes of the state in its place; None if it makes None of it. Raises Unavailable."""
     for _ in range(_TRIES):
-        there, token = await cluster.get_for_update(KEY)
-        new = make(await read(cluster))
+        there, token = await cluster.get_for_update(key)
+        new = make(await read(cluster, key))
         if new is None:
             return None
-        if await cluster.put_if(KEY, _record(new, front, cluster.now(), there), token):
+        if await cluster.put_if(key, _record(new, front, cluster.now(), there), token):
             return new
     return None
 

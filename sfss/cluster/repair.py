@@ -1,4 +1,4 @@
-"""Repair: a walk over all keys of all nodes, and a turn for each on which not all is seen to be well.
+"""Repair: a walk over all keys but those of blocks (``sweep.py``), and a turn for each on which not all is well.
 
 It is a client of the nodes as a front is, keeps nothing, and may be stopped at any moment and run again. Several may
 run at once. Most keys are well, and the lists of the nodes prove it without a request for each: every owner lists the
@@ -12,8 +12,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from sfss import record
 from sfss.backends.base import Backend, Listed
@@ -21,6 +20,7 @@ from sfss.cluster.pace import Pace
 from sfss.cluster.summary import Summary
 from sfss.cluster.topology import Place, Topology
 from sfss.cluster.turn import Turn
+from sfss.cluster.turns import Turns
 from sfss.cluster.walk import PATIENCE, SLICE, UNKNOWN, Batch, Told, Walk
 from sfss.cluster.wholeness import any_marked, is_marked, mark
 from sfss.errors import Damaged, SfssError
@@ -28,8 +28,6 @@ from sfss.record import Kind
 
 log = logging.getLogger("sfss.repair")
 
-TOGETHER = 64  # keys that have their turn at a time ...
-IN_MEMORY = 64 * 1024 * 1024  # ... unless their records have more bytes than these
 UNKNOWN_SIZE = 1024 * 1024  # bytes that one may have that a node doesn't tell of
 AT_ONCE = 200  # keys that are gone over before others in this event loop have theirs
 
@@ -47,22 +45,23 @@ class Repair:
         scrub: bool = False,
         share: float = 1.0,
         moving_only: bool = False,
+        summary: Summary | None = None,
         slice: int = SLICE,
         patience: float = PATIENCE,
     ) -> None:
         """``tombstone_ttl`` and ``patience`` (with a node that fails) in seconds; ``slice``, keys listed at a time.
 
         ``scrub``: read and check each copy whole. ``share`` of the time for work, the rest for rest. ``moving_only``:
-        look only at keys whose owners change, or that lie where they don't belong.
+        look only at keys whose owners change, or that lie where they don't belong. ``summary``: to be added to.
         """
-        self.summary = Summary()
+        self.summary = summary or Summary()
         self.pace = Pace(share)
         self._topology = topology
         self._tombstone_ttl = tombstone_ttl
         self._scrub = scrub
         self._moving_only = moving_only
         self._walk = Walk(topology.nodes.values(), self.pace, slice=slice, patience=patience)
-        self._turns = _Turns()
+        self._turns = Turns()
         self._lacking: set[Backend] = set()  # the nodes that lack something still
         leaving = set(topology.leaving)
         self._staying = [node for node in topology.nodes.values() if node not in leaving]
@@ -182,52 +181,6 @@ class Repair:
         else:
             self.summary.under_replicated += 1
         return True
-
-
-class _Turns:
-    """Those that go on side by side, as many as may."""
-
-    def __init__(self) -> None:
-        self._going: dict[asyncio.Task[None], int] = {}  # with the bytes that each may hold
-        self._size = 0
-        self._ended = asyncio.Event()
-        self._failed: asyncio.Task[None] | None = None
-
-    async def begin(self, turn: Coroutine[Any, Any, None], size: int) -> None:
-        """Begin one when there is room for it and the ``size`` bytes that it may hold. Raises what another raised."""
-        try:
-            while self._going and (len(self._going) >= TOGETHER or self._size + size > IN_MEMORY):
-                await self._wait()
-        except BaseException:
-            turn.close()
-            raise
-        task = asyncio.create_task(turn)
-        self._going[task] = size
-        self._size += size
-        task.add_done_callback(self._end)
-
-    async def finish(self) -> None:
-        """Wait for all. Raises what one of them raised."""
-        while self._going:
-            await self._wait()
-
-    async def cancel(self) -> None:
-        """Have them all end where they are."""
-        for task in self._going:
-            task.cancel()
-        await asyncio.gather(*self._going, return_exceptions=True)
-
-    def _end(self, task: asyncio.Task[None]) -> None:
-        self._size -= self._going.pop(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._failed = task
-        self._ended.set()
-
-    async def _wait(self) -> None:
-        self._ended.clear()
-        await self._ended.wait()
-        if self._failed is not None:
-            self._failed.result()
 
 
 def _size(item: Listed) -> int:

@@ -1,4 +1,4 @@
-"""What a repair has found and done so far, in figures. ``docs/operations/repair.rst`` says what they mean."""
+"""What a repair, or a sweep, has found and done so far, in figures: ``docs/operations/repair.rst`` explains them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMED = 20  # keys of damaged records that are named; all are counted
 
 @dataclass
 class Summary:
-    """Figures of one repair, live while it goes on. Names of nodes are those of the ring."""
+    """Figures of one repair, and the sweep behind it, live while it goes on. Names of nodes are those of the ring."""
 
     listed: int = 0  # what the nodes told of: a key once for each node that has it
     keys: int = 0  # different keys that were walked over
@@ -35,6 +35,19 @@ class Summary:
     damaged_named: list[str] = field(default_factory=list)  # the first of them
     foreign: int = 0  # keys under which lies something that isn't a record of sfss
     under_replicated: int = 0  # keys of which an owner has no copy yet, or isn't there to tell
+    stripes: int = 0  # of large files; what was written in one go, and is kept or goes as one
+    stripes_swept: int = 0  # of them, those that no file and no upload has any more, and that were removed
+    stripes_young: int = 0  # of them, those that none has yet, but that are too young to be given up
+    stripes_unsure: int = 0  # of them, those of which it can't be said now whether a file has them
+    blocks: int = 0  # different blocks of stripes
+    blocks_copied: int = 0  # copies of them that were missing or damaged at their homes, and were written there
+    blocks_removed: int = 0  # copies of them that were removed: of swept stripes, and where they don't belong
+    blocks_lacking: int = 0  # blocks of which a home has no copy yet, or isn't there to tell
+    blocks_lost: int = 0  # blocks of which no sound copy is left; their files are among ``damaged_named``
+    bytes_freed: int = 0  # of the copies that were removed, as far as nodes tell their size
+    manifests_moved: int = 0  # files that were given other homes for their blocks
+    uploads_expired: int = 0  # resumable uploads that nobody went on with, and that were forgotten
+    unsure: dict[str, str] = field(default_factory=dict)  # some of ``stripes_unsure``, and why
     errors: dict[str, int] = field(default_factory=dict)  # calls that failed, by node
     why: dict[str, str] = field(default_factory=dict)  # the last of its errors, by node
     away: dict[str, str] = field(default_factory=dict)  # nodes that were left out, all the time or from some moment on
@@ -46,7 +59,8 @@ class Summary:
     def well(self) -> bool:
         """Whether all is as it should be now, for what can be known."""
         left = self.away or self.under_replicated or self.damaged_keys or self.strays_left
-        return self.finished and not left
+        left_of_blocks = self.stripes_unsure or self.blocks_lacking or self.blocks_lost
+        return self.finished and not left and not left_of_blocks
 
     def tick(self) -> None:
         """Note how long it has taken until now."""
@@ -58,10 +72,16 @@ class Summary:
         self.why[node] = str(error)
 
     def note_lost(self, key: bytes) -> None:
-        """No sound copy of the key's newest version is left."""
+        """No sound copy of the key's newest version is left, or not of all its blocks."""
         self.damaged_keys += 1
         if len(self.damaged_named) < NAMED:
             self.damaged_named.append(key.decode(errors="backslashreplace"))
+
+    def note_unsure(self, stripe: str, error: SfssError) -> None:
+        """It can't be said whether a file has the stripe."""
+        self.stripes_unsure += 1
+        if len(self.unsure) < NAMED:
+            self.unsure[stripe] = str(error)
 
     def as_dict(self) -> dict[str, object]:
         """The figures, for JSON."""

@@ -3,6 +3,9 @@
 Nodes that scan are read in slices, one slice ahead, and merged as they come. Of the others all keys are taken first,
 and sorted (``sorting.py``); they come without headers. What is held at a time is some slices, however much there is.
 
+A walk keeps ``within`` some ranges of keys. Blocks, which lie where a manifest says, and not where the ring does, are
+gone over apart from all else (``sweep.py``).
+
 A node that fails has ``patience`` to come back, for the walk may take hours. After that it is lost: the walk goes on
 without it, and what it still had to tell is not told.
 """
@@ -13,7 +16,7 @@ import asyncio
 import bisect
 import contextlib
 import operator
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from sfss.backends.base import Backend, Listed
@@ -28,6 +31,12 @@ PATIENCE = 10.0  # seconds
 _TRIES = 0.1  # seconds between two tries whether it has come back
 
 OUR_OWN = b"#sfss/"  # what sfss keeps for itself lies under keys that begin so
+# Ranges of keys, in order: behind the one, and before the other if that isn't empty.
+Ranges = Sequence[tuple[bytes, bytes]]
+BLOCKS: Ranges = ((b"#b", b"#b\xff"),)
+ALL_BUT_BLOCKS: Ranges = ((b"", b"#b"), (b"#b\xff", b""))
+UPLOADS: Ranges = ((b"#u", b"#u\xff"),)
+
 UNKNOWN = -1  # the size and token of what comes from a node that doesn't scan
 
 _key_of = operator.itemgetter(0)  # of a Listed
@@ -49,13 +58,22 @@ class Walk:
     ``clock`` is theirs.
     """
 
-    def __init__(self, nodes: Iterable[Backend], pace: Pace, *, slice: int = SLICE, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        nodes: Iterable[Backend],
+        pace: Pace,
+        *,
+        within: Ranges = ALL_BUT_BLOCKS,
+        slice: int = SLICE,
+        patience: float = PATIENCE,
+    ) -> None:
         self.lost: dict[Backend, str] = {}
         self.listed = 0
         self.clock = Clock(lambda: self._nodes)
         self._began = False
         self._nodes = list(nodes)
         self._pace = pace
+        self._within = within
         self._slice = max(1, min(slice, IN_MEMORY // len(self._nodes)))
         self._patience = patience
 
@@ -65,7 +83,7 @@ class Walk:
         return self._began and not self.lost
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
-        """All keys once, in batches: those of a batch lie behind all those before, and come in no order.
+        """All keys of its ranges once, in batches: those of a batch lie behind all those before, and come in no order.
 
         A node that is lost has told of all keys of the batches that came before it was.
         """
@@ -76,7 +94,7 @@ class Walk:
                 if node.away is not None or node.capabilities is None:
                     self.lost[node] = node.away or "not yet connected to"
                 else:
-                    streams.append(_Stream(node, self._pace, self._slice, self._patience))
+                    streams.append(_Stream(node, self._pace, self._within, self._slice, self._patience))
             await asyncio.gather(*map(self._fill, streams))
             while any(stream.items for stream in streams):
                 yield self._merge(streams)
@@ -125,18 +143,22 @@ class _Source(Protocol):
 class _Scanned:
     """The list of a node that scans."""
 
-    def __init__(self, node: Backend, slice: int) -> None:
+    def __init__(self, node: Backend, within: Ranges, slice: int) -> None:
         self._node = node
+        self._left = list(within)
         self._slice = slice
-        self._after = b""
+        self._come: list[Listed] = []  # of the next slice, before the node failed
 
     async def next(self) -> list[Listed]:
-        items = await self._node.scan(self._after, self._slice)
-        if items:
-            if items[-1].key <= self._after:  # it would go round for ever
-                raise NodeBroken(str(self._node.address), f"lists {items[-1].key!r} behind {self._after!r}")
-            self._after = items[-1].key
-        return items
+        while self._left and (missing := self._slice - len(self._come)):
+            after, until = self._left[0]
+            items = await self._node.scan(after, missing, until)
+            if items and items[-1].key <= after:  # it would go round for ever
+                raise NodeBroken(str(self._node.address), f"lists {items[-1].key!r} behind {after!r}")
+            self._come += items
+            self._left[:1] = [(items[-1].key, until)] if len(items) == missing else []
+        slice, self._come = self._come, []
+        return slice
 
     async def close(self) -> None:
         """There is nothing to let go of."""
@@ -145,8 +167,9 @@ class _Scanned:
 class _Sorted:
     """The keys of a node that doesn't scan."""
 
-    def __init__(self, node: Backend, slice: int) -> None:
+    def __init__(self, node: Backend, within: Ranges, slice: int) -> None:
         self._node = node
+        self._within = within
         self._slice = slice
         self._keys: SortedKeys | None = None
 
@@ -164,17 +187,20 @@ class _Sorted:
         try:
             async with contextlib.aclosing(self._node.keys()) as batches:
                 async for keys in batches:
-                    await collected.add(keys)
+                    await collected.add([key for key in keys if self._is_within(key)])
         except BaseException:
             collected.close()
             raise
         return collected
 
+    def _is_within(self, key: bytes) -> bool:
+        return any(after < key and (not until or key < until) for after, until in self._within)
+
 
 class _Stream:
     """One node's list: what has come and isn't used up, and the next slice on its way."""
 
-    def __init__(self, node: Backend, pace: Pace, slice: int, patience: float) -> None:
+    def __init__(self, node: Backend, pace: Pace, within: Ranges, slice: int, patience: float) -> None:
         self.node = node
         self.items: list[Listed] = []
         self.ended = False
@@ -182,7 +208,7 @@ class _Stream:
         self._slice = slice
         self._patience = patience
         assert node.capabilities is not None
-        self._source: _Source = (_Scanned if node.capabilities.scan else _Sorted)(node, slice)
+        self._source: _Source = (_Scanned if node.capabilities.scan else _Sorted)(node, within, slice)
         self._ahead: asyncio.Task[list[Listed]] | None = None
 
     @property

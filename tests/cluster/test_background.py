@@ -6,27 +6,31 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from sfss.cluster import background, lease
+from sfss.cluster import background, lease, rounds
 from sfss.cluster.background import Background
 from sfss.cluster.lacking import Lacking
 from sfss.cluster.lease import State
 from sfss.cluster.replication import Cluster
-from sfss.cluster.topology import Topology
-from tests.cluster.support import Farm, connected, found, until, version
+from sfss.cluster.topology import ONE_COPY, Topology
+from sfss.manifest import block_key, new_stripe
+from sfss.record import Kind
+from tests.cluster.support import Farm, connected, found, started, until, version
+from tests.test_record import make
 
 DAY = 86400
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "LOOK", 0.05)
+    monkeypatch.setattr(rounds, "LOOK", 0.05)
     monkeypatch.setattr(background, "HEAL", 0.02)
-    monkeypatch.setattr(background, "LEASE", 0.5)
-    monkeypatch.setattr(background, "AGAIN", 0.2)
+    monkeypatch.setattr(rounds, "LEASE", 0.5)
+    monkeypatch.setattr(rounds, "AGAIN", 0.2)
 
 
 @contextlib.asynccontextmanager
@@ -39,8 +43,11 @@ async def looked_after(cluster: Cluster, interval: float = DAY) -> AsyncIterator
         await repairer.close()
 
 
-async def never_walk(cluster: Cluster) -> None:
-    await lease.change(cluster, 1, lambda state: msgspec.structs.replace(state, paused_until=time.time() + DAY))
+async def never_walk(cluster: Cluster, kind: bytes = lease.KEY) -> None:
+    noted = await lease.change(
+        cluster, 1, lambda state: msgspec.structs.replace(state, paused_until=time.time() + DAY), kind
+    )
+    assert noted
 
 
 async def test_what_an_owner_that_was_away_lacks_is_brought_to_it_when_it_is_back(farm: Farm) -> None:
@@ -126,7 +133,7 @@ async def test_a_walk_ends_at_once_when_the_nodes_change(farm: Farm, monkeypatch
     repairer.start()
     try:
         await until(lambda: repairer.status()["state"] == "walking")
-        monkeypatch.setattr(background, "LOOK", float(DAY))
+        monkeypatch.setattr(rounds, "LOOK", float(DAY))
         await asyncio.sleep(0.1)
         known = farm.cluster.topology
         await farm.cluster.change(Topology(known.nodes.values(), known.quorum))
@@ -141,7 +148,7 @@ async def test_what_a_walk_has_written_stays_counted_when_it_is_cut_short(
     keys = [b"/background/%d" % number for number in range(400)]
     for key in keys:
         farm.leave(farm.owners(key)[0], key, version(1))
-    monkeypatch.setattr("sfss.cluster.repair.TOGETHER", 1)
+    monkeypatch.setattr("sfss.cluster.turns.TOGETHER", 1)
     repairer = Background(farm.cluster, interval=DAY, share=0.05, tombstone_ttl=DAY)
     repairer.start()
     try:
@@ -166,6 +173,58 @@ async def test_a_front_whose_clock_is_far_ahead_keeps_the_others_from_no_walk(
                 await until(lambda: repairer.status()["finished"])
         state = await lease.read(farm.cluster)
         assert state.finished == pytest.approx(time.time(), abs=10)
+
+
+async def abandon(cluster: Cluster) -> list[bytes]:
+    """Blocks that no file has, of a stripe that began long ago; their keys."""
+    stripe = new_stripe(int((time.time() - 10 * DAY) * 1e6))
+    keys = [block_key(stripe, number) for number in range(5)]
+    for number, key in enumerate(keys):
+        homes = cluster.blocks.layout(key, 1, 2).homes(number)
+        block = make(b"x" * 1000, kind=Kind.BLOCK, version=1, sha256=b"", path="never/finished")
+        await cluster.blocks.put(key, block, homes, 2)
+    return keys
+
+
+async def test_what_a_broken_upload_has_left_is_swept(farm: Farm) -> None:
+    keys = await abandon(farm.cluster)
+    async with looked_after(farm.cluster) as repairer:
+        await until(lambda: repairer.status()["sweep_finished"])
+        assert (repairer.status()["stripes_swept"], repairer.status()["blocks_lacking"]) == (1, 0)
+        assert not any(map(farm.versions, keys))
+
+
+async def test_with_one_copy_too_where_nothing_else_is_to_be_looked_after(tmp_path: Path) -> None:
+    async with started(tmp_path, ONE_COPY) as farm:
+        keys = await abandon(farm.cluster)
+        async with looked_after(farm.cluster) as repairer:
+            await until(lambda: repairer.status()["sweep_finished"])
+            assert not repairer.status()["finished"]
+            assert not any(map(farm.versions, keys))
+
+
+async def test_a_sweep_waits_while_a_node_is_away(farm: Farm) -> None:
+    keys = await abandon(farm.cluster)
+    await farm.stop(farm.names[0])
+    await farm.settled(away=1)
+    async with looked_after(farm.cluster) as repairer:
+        await asyncio.sleep(0.3)
+        assert not repairer.status()["sweep_finished"]
+        await farm.start(farm.names[0])
+        await until(lambda: repairer.status()["sweep_finished"])
+        assert not any(map(farm.versions, keys))
+
+
+async def test_a_sweep_waits_while_it_is_paused(farm: Farm) -> None:
+    keys = await abandon(farm.cluster)
+    await never_walk(farm.cluster, lease.SWEEP)
+    async with looked_after(farm.cluster) as repairer:
+        await until(lambda: repairer.status()["sweep_state"] == "paused")
+        await asyncio.sleep(0.3)
+        assert any(map(farm.versions, keys))
+        await lease.change(farm.cluster, 1, lambda state: msgspec.structs.replace(state, paused_until=0.0), lease.SWEEP)
+        await until(lambda: repairer.status()["sweep_finished"])
+        assert not any(map(farm.versions, keys))
 
 
 def test_what_lacks_is_noted_up_to_a_bound_and_taken_in_turn() -> None:

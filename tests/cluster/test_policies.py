@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sfss import paths
 from sfss.backends.memcached import MemcachedNode
-from sfss.cluster import background, lease
+from sfss.cluster import lease, rounds
 from sfss.cluster.background import Background
 from sfss.cluster.listing import Listing
 from sfss.cluster.repair import Repair
@@ -270,7 +270,7 @@ async def test_an_old_deletion_is_forgotten_however_many_copies_it_has(farm: Far
 async def test_in_the_background_copies_are_looked_after_where_only_a_policy_has_some(
     farm: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(background, "LOOK", 0.05)
+    monkeypatch.setattr(rounds, "LOOK", 0.05)
     await adopt(farm, safe=SAFE)
     await fill(farm)
     assert (await repaired(farm)).well

@@ -15,10 +15,10 @@ import pytest
 
 from sfss.backends.base import Backend, Versioned
 from sfss.backends.memcached import MemcachedNode
-from sfss.cluster.copies import put_newer
 from sfss.cluster.pace import Pace
 from sfss.cluster.repair import Repair
 from sfss.cluster.replication import Cluster
+from sfss.cluster.spread import put_newer
 from sfss.cluster.summary import Summary
 from sfss.cluster.topology import ONE_COPY, Quorum, Topology
 from sfss.cluster.turn import Turn
@@ -797,7 +797,7 @@ async def test_files_are_readable_and_writable_while_a_node_joins(farm: Farm) ->
 
 
 async def test_it_rests_as_its_share_says(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfss.cluster.repair.TOGETHER", 1)
+    monkeypatch.setattr("sfss.cluster.turns.TOGETHER", 1)
     fill(farm)
     await farm.empty(farm.names[0])
     repair = repair_of(farm.cluster, share=0.01)

@@ -15,7 +15,7 @@ from sfss.backends.base import Backend, Capabilities, Listed
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.pace import Pace
 from sfss.cluster.sorting import SortedKeys
-from sfss.cluster.walk import UNKNOWN, Batch, Walk
+from sfss.cluster.walk import ALL_BUT_BLOCKS, BLOCKS, UNKNOWN, Batch, Walk
 from sfss.config import Address, parse_address
 from sfss.errors import NodeBroken
 from sfss.node.server import Server
@@ -200,11 +200,27 @@ class Odd:
     def __init__(self, *slices: list[bytes]) -> None:
         self._slices = list(slices)
 
-    async def scan(self, _after: bytes, _count: int) -> list[Listed]:
-        return [Listed(key, b"", 1, 1) for key in self._slices.pop(0)]
+    async def scan(self, _after: bytes, _count: int, _until: bytes = b"") -> list[Listed]:
+        return [Listed(key, b"", 1, 1) for key in (self._slices.pop(0) if self._slices else [])]
 
     def keys(self) -> AsyncGenerator[list[bytes], None]:
         raise NotImplementedError
+
+
+async def test_blocks_are_walked_apart_from_all_else_whatever_the_nodes_are(servers: list[Server]) -> None:
+    blocks = [b"#b%025x/%d" % (stripe, number) for stripe in range(30) for number in range(12)]
+    others = [b"#a", b"#c0/1", b"#u%025x" % 1, b"/a", b"/b", *some(50)]
+    with memcached() as port:
+        async with clients([servers[0].port, servers[1].port, port]) as nodes:
+            leave(servers[0], blocks[::2] + others)
+            leave(servers[1], blocks[1::2] + others)
+            for key in (*blocks, *others):
+                await nodes[2].set(key, make(b"x"))
+            for within, expected in ((BLOCKS, blocks), (ALL_BUT_BLOCKS, others)):
+                for slice in (1, 7, 1000):
+                    batches = await batches_of(Walk(nodes, Pace(), within=within, slice=slice))
+                    told = [key for batch in batches for key in sorted(batch)]
+                    assert told == sorted(expected)
 
 
 async def test_a_key_that_a_node_tells_twice_is_one(servers: list[Server]) -> None:

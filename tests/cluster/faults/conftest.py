@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from sfss.cluster import background
+from sfss.cluster import background, rounds
 
 SHORT, LONG = 1.2, 240.0  # seconds of disturbances; SFSS_FAULTS_SECONDS for others
 
@@ -29,7 +29,7 @@ def seconds(long: bool) -> float:
 @pytest.fixture
 def quick_repair(monkeypatch: pytest.MonkeyPatch) -> None:
     """Background repair looks often, as one that runs for days needn't."""
-    monkeypatch.setattr(background, "LOOK", 0.2)
+    monkeypatch.setattr(rounds, "LOOK", 0.2)
     monkeypatch.setattr(background, "HEAL", 0.1)
-    monkeypatch.setattr(background, "LEASE", 2.0)
-    monkeypatch.setattr(background, "AGAIN", 0.5)
+    monkeypatch.setattr(rounds, "LEASE", 2.0)
+    monkeypatch.setattr(rounds, "AGAIN", 0.5)
