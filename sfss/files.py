@@ -6,6 +6,7 @@ was there stays as it was. What is too large for one record lies in blocks (``st
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import secrets
@@ -29,6 +30,8 @@ from sfss.stripes import Stripes
 
 # How often a conditional write begins again because another one came in between.
 _RACES = 16
+# Seconds, well below the margin that the sweep leaves: behind it the blocks might be taken for nobody's.
+_NAMED_WITHIN = 30.0
 # How many large files are remembered, so that their blocks needn't wait for the sweep, and with how many extents.
 _REMEMBERED, _SMALL_MANIFEST = 10_000, 16
 
@@ -185,10 +188,13 @@ class Files:
         payload = manifest.encode(striped)
         header = self._header(Kind.MANIFEST, path, key, payload, size=striped.size, sha256=sha256, type=type, meta=meta)
         try:
-            info = await self._keep(path, key, _Draft(header, payload), condition)
+            async with asyncio.timeout(_NAMED_WITHIN):
+                info = await self._keep(path, key, _Draft(header, payload), condition)
         except PreconditionFailed:
             self.stripes.free(striped, linger=0.0)
             raise
+        except TimeoutError:
+            raise Unavailable(f"'{path}': whether the file is kept was not known after {_NAMED_WITHIN:g} s") from None
         self._remember(path, striped)
         return info
 

@@ -107,7 +107,7 @@ async def _run(options: argparse.Namespace, settings: Settings, make_cluster: Ca
 async def _repair(cluster: Cluster, options: argparse.Namespace, settings: Settings) -> int:
     from sfss.cluster.repair import Repair
     from sfss.cluster.summary import Summary
-    from sfss.cluster.sweep import Sweep
+    from sfss.cluster.sweeping.sweep import Sweep
 
     summary = Summary()
     repair = Repair(

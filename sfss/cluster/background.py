@@ -22,7 +22,7 @@ from sfss.cluster.repair import Repair
 from sfss.cluster.replication import Cluster
 from sfss.cluster.rounds import Rounds
 from sfss.cluster.summary import Summary
-from sfss.cluster.sweep import Sweep
+from sfss.cluster.sweeping.sweep import Sweep
 from sfss.cluster.topology import Topology
 from sfss.cluster.turn import Turn
 from sfss.cluster.walk import UNKNOWN, Told, Walk

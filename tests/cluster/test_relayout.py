@@ -7,7 +7,7 @@ import random
 import pytest
 
 from sfss import manifest
-from sfss.cluster.relayout import relaid
+from sfss.cluster.sweeping.relayout import relaid
 from sfss.manifest import Layout, Manifest
 
 NODES = [f"node-{number}" for number in range(12)]

@@ -17,11 +17,11 @@ import pytest
 
 from sfss import config, manifest, paths, record, upload_state
 from sfss.backends.memcached import MemcachedNode
-from sfss.cluster import stripeturn
 from sfss.cluster.repair import Repair
 from sfss.cluster.replication import Cluster
 from sfss.cluster.summary import Summary
-from sfss.cluster.sweep import Sweep
+from sfss.cluster.sweeping import stripeturn
+from sfss.cluster.sweeping.sweep import Sweep
 from sfss.cluster.topology import ONE_COPY, Quorum, Topology
 from sfss.config import parse_address
 from sfss.errors import NotFound, OutOfSpace, Unavailable

@@ -18,9 +18,9 @@ from yarl import URL
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.repair import Repair
 from sfss.cluster.replication import Cluster
-from sfss.cluster.stripeturn import MARGIN
 from sfss.cluster.summary import Summary
-from sfss.cluster.sweep import Sweep
+from sfss.cluster.sweeping.stripeturn import MARGIN
+from sfss.cluster.sweeping.sweep import Sweep
 from sfss.cluster.topology import Quorum, Topology
 from sfss.config import parse_address
 from tests.cluster.support import connected

@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Callable
 
 from sfss import paths, record, upload_state
-from sfss.cluster.claims import named_by, state_of
 from sfss.cluster.replication import Cluster
 from sfss.cluster.summary import Summary
+from sfss.cluster.sweeping.claims import named_by, state_of
+from sfss.cluster.sweeping.witnesses import Witnesses
 from sfss.cluster.walk import UPLOADS, Ranges, Walk
-from sfss.cluster.witnesses import Witnesses
 from sfss.errors import SfssError
 from sfss.record import Header, Kind
 from sfss.upload_state import State

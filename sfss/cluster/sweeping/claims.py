@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sfss import manifest, paths, upload_state
 from sfss.cluster.clock import Clock
 from sfss.cluster.replication import Cluster
-from sfss.cluster.witnesses import Witnesses
+from sfss.cluster.sweeping.witnesses import Witnesses
 from sfss.errors import Damaged
 from sfss.manifest import Extent, Layout, Manifest
 from sfss.record import Header, Kind, Record

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 
 from sfss import record
 from sfss.backends.base import Listed
-from sfss.cluster.claims import named_by
+from sfss.cluster.sweeping.claims import named_by
+from sfss.cluster.sweeping.witnesses import Witnesses
 from sfss.cluster.walk import ALL_BUT_BLOCKS, UNKNOWN, Ranges, Walk
-from sfss.cluster.witnesses import Witnesses
 from sfss.errors import BadRequest, Damaged, Unavailable
 from sfss.record import Kind
 

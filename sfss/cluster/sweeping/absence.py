@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from sfss import manifest, record
 from sfss.backends.base import Backend, Listed
-from sfss.cluster.claims import Claim, named_by
 from sfss.cluster.pace import Pace
 from sfss.cluster.replication import Cluster
 from sfss.cluster.summary import Summary
+from sfss.cluster.sweeping.claims import Claim, named_by
 from sfss.cluster.turns import Turns
 from sfss.cluster.walk import ALL_BUT_BLOCKS, UNKNOWN, Ranges, Walk
 from sfss.errors import Damaged, SfssError

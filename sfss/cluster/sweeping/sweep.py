@@ -19,19 +19,19 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from sfss.cluster.absence import look_for_lost
-from sfss.cluster.claims import Claims
-from sfss.cluster.expiry import forget_abandoned
 from sfss.cluster.pace import Pace
 from sfss.cluster.replication import Cluster
-from sfss.cluster.roster import note
-from sfss.cluster.stripeturn import Fate, Means, StripeTurn
 from sfss.cluster.summary import Summary
-from sfss.cluster.trace import trace
+from sfss.cluster.sweeping.absence import look_for_lost
+from sfss.cluster.sweeping.claims import Claims
+from sfss.cluster.sweeping.expiry import forget_abandoned
+from sfss.cluster.sweeping.roster import note
+from sfss.cluster.sweeping.stripeturn import Fate, Means, StripeTurn
+from sfss.cluster.sweeping.trace import trace
+from sfss.cluster.sweeping.witnesses import Witnesses
 from sfss.cluster.turns import Turns
 from sfss.cluster.walk import BLOCKS, PATIENCE, SLICE, UNKNOWN, Batch, Ranges, Told, Walk
 from sfss.cluster.wholeness import any_marked, mark
-from sfss.cluster.witnesses import Witnesses
 from sfss.errors import SfssError, Unavailable
 from sfss.manifest import parse_block_key
 

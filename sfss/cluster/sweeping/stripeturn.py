@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 from sfss import paths, record
 from sfss.backends.base import Backend, Listed
-from sfss.cluster.blockturn import BlockTurn, remove
-from sfss.cluster.claims import Claim, Claims, Origin, origin_of
-from sfss.cluster.relayout import move, relaid
 from sfss.cluster.replication import Cluster
 from sfss.cluster.summary import Summary
+from sfss.cluster.sweeping.blockturn import BlockTurn, remove
+from sfss.cluster.sweeping.claims import Claim, Claims, Origin, origin_of
+from sfss.cluster.sweeping.relayout import move, relaid
+from sfss.cluster.sweeping.witnesses import Witnesses
 from sfss.cluster.topology import Topology
 from sfss.cluster.turn import Turn
 from sfss.cluster.walk import UNKNOWN, Told, Walk
-from sfss.cluster.witnesses import Witnesses
 from sfss.errors import Damaged, SfssError
 from sfss.manifest import Layout, began, block_key
 from sfss.record import Kind

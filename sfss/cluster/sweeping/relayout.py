@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from sfss import manifest, record, upload_state
-from sfss.cluster.claims import named_by, state_of
 from sfss.cluster.replication import Cluster
+from sfss.cluster.sweeping.claims import named_by, state_of
 from sfss.errors import Unavailable
 from sfss.manifest import Layout, Manifest
 from sfss.record import Record

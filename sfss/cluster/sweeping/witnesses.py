@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from sfss import record
 from sfss.backends.base import Backend
-from sfss.cluster.roster import missed
+from sfss.cluster.sweeping.roster import missed
 from sfss.cluster.wholeness import is_marked, missing_marks
 from sfss.errors import Damaged, SfssError, Unavailable
 from sfss.record import Header, Record
