@@ -25,7 +25,6 @@ Decisions (``get_for_update``, ``put_if``) are made by the key's first owner alo
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import weakref
 from collections.abc import Coroutine, Sequence
@@ -42,8 +41,6 @@ from sfss.cluster.topology import Place
 from sfss.cluster.wholeness import Wholeness
 from sfss.errors import Damaged, OutOfSpace, SfssError, TooLarge
 from sfss.record import Header
-
-log = logging.getLogger("sfss.cluster")
 
 MENDING = 16  # copies that are put right at a time; what comes then is left to the next read, or to repair
 SIMILAR = 2.0  # nodes that are so many times as slow as the quickest still count as quick

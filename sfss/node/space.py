@@ -15,12 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 
 from sfss.node.engine import MIB
 from sfss.node.store import Store
-
-log = logging.getLogger("sfss.node")
 
 EVERY = 0.5  # seconds between looks
 # Dead bytes in blob files beyond this share of all, and beyond so many, are collected ...
