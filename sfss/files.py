@@ -231,7 +231,7 @@ class Files:
             if there is not None and there.order == order:
                 return True
             if condition is not None:
-                condition(_info(path, there) if there and _is_file(path, there) else None)
+                condition(_info_there(path, there))
             replaced = await self._striped_there(path, key, there)
             if there is not None and there.order > order:  # be it that a repair has written it anew, for other nodes
                 return isinstance(content, Manifest) and not content.stripes.isdisjoint(replaced.stripes)
@@ -246,8 +246,7 @@ class Files:
 
     async def present(self, path: str) -> Info | None:
         """What is known of the file at a path, None if there is none: what conditions are asked. Raises as ``stat``."""
-        header = await self._cluster.head(paths.key_of(path))
-        return _info(path, header) if header and _is_file(path, header) else None
+        return _info_there(path, await self._cluster.head(paths.key_of(path)))
 
     async def delete(self, path: str, condition: Condition | None = None) -> None:
         """Remove the file at a path. Raises BadPath, NotFound, NodeError, and what ``condition`` raises."""
@@ -263,7 +262,7 @@ class Files:
 
         if condition is None:
             there = await self._cluster.head(key)
-            there_and_right(_info(path, there) if there and _is_file(path, there) else None)
+            there_and_right(_info_there(path, there))
             self._make_newer(tombstone, there)
             replaced = await self._striped_there(path, key, there)
             await self._put(path, key, tombstone, self._cluster.delete)
@@ -396,7 +395,7 @@ class Files:
         """Make a change if the condition holds of just the state that it takes the place of."""
         for _ in range(_RACES):
             there, token = await self._cluster.get_for_update(key)
-            condition(_info(path, there) if there and _is_file(path, there) else None)
+            condition(_info_there(path, there))
             self._make_newer(draft, there)
             replaced = await self._striped_there(path, key, there)
             if await change(token):
@@ -471,6 +470,11 @@ def _is_file(path: str, header: Header) -> bool:
 
 def _info(path: str, header: Header) -> Info:
     return Info(path, header.size, header.sha256, header.version, header.type, header.meta or {})
+
+
+def _info_there(path: str, there: Header | None) -> Info | None:
+    """What is known of the file whose record is there; None if there is no file."""
+    return _info(path, there) if there is not None and _is_file(path, there) else None
 
 
 def _striped(path: str, found: Record) -> Manifest:
