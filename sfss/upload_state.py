@@ -16,7 +16,8 @@ from sfss.manifest import NOTHING, Manifest
 
 GRACE = 3600  # seconds for which an expired upload's blocks stay: somebody may be just about to make a file of them
 
-_ID = re.compile(r"u[0-9a-f]{25}")
+ID = r"u[0-9a-f]{25}"  # what an upload's id looks like
+PARTIAL = "partial"  # what ``concat`` is of an upload that is to be a part of another one
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True):
@@ -49,7 +50,7 @@ class State(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def is_partial(self) -> bool:
-        return self.concat == "partial"
+        return self.concat == PARTIAL
 
     @property
     def is_final(self) -> bool:
@@ -101,7 +102,7 @@ def new_id(now: int) -> str:
 
 def is_id(text: str) -> bool:
     """Whether an upload might be called so."""
-    return _ID.fullmatch(text) is not None
+    return re.fullmatch(ID, text) is not None
 
 
 def key_of(upload: str) -> bytes:

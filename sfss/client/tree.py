@@ -244,12 +244,12 @@ async def is_fetched(job: Job, target: Path) -> bool:
 
 
 def _size(file: Path) -> int:
-    """Of a regular file; -1 for what is none."""
+    """Of a regular file; _UNKNOWN for what is none."""
     try:
         state = file.stat()
     except OSError:
-        return -1
-    return state.st_size if stat.S_ISREG(state.st_mode) else -1
+        return _UNKNOWN
+    return state.st_size if stat.S_ISREG(state.st_mode) else _UNKNOWN
 
 
 async def _has(file: Path, etag: str) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from sfss.errors import BadChecksum, BadRequest
+from sfss.upload_state import ID, PARTIAL
 from sfss.web import content_types
 from sfss.web.files import MAX_META, META_NAME
 
@@ -23,14 +24,13 @@ EXTENSIONS = (
     "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination,concatenation"  # in its order
 )
 CONTENT_TYPE = "application/offset+octet-stream"
-PARTIAL = "partial"
 
 _CHECKSUMS = {"sha1": hashlib.sha1, "sha256": hashlib.sha256, "md5": hashlib.md5}
 CHECKSUMS = ",".join(_CHECKSUMS)
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _KEY = re.compile(r"[!-+\--~]{1,255}")  # ASCII that can be seen, but for the comma
-_UPLOAD = re.compile(r"(?:.*/)?(u[0-9a-f]{25})/?(?:\?.*)?")
+_UPLOAD = re.compile(rf"(?:.*/)?({ID})/?(?:\?.*)?")
 
 
 class About(NamedTuple):

@@ -10,13 +10,11 @@ from sfss.backends.base import Backend, Listed
 from sfss.cluster.pace import Pace
 from sfss.cluster.replication import Cluster
 from sfss.cluster.summary import Summary
-from sfss.cluster.sweeping.claims import Claim, named_by
+from sfss.cluster.sweeping.claims import OURS, Claim, named_by
 from sfss.cluster.turns import Turns
 from sfss.cluster.walk import ALL_BUT_BLOCKS, UNKNOWN, Ranges, Walk
 from sfss.errors import Damaged, SfssError
 from sfss.record import Kind
-
-_FILES = b"/", b"#"  # what the keys of files begin with
 
 
 async def look_for_lost(cluster: Cluster, new_walk: Callable[[Ranges], Walk], pace: Pace, summary: Summary) -> None:
@@ -33,7 +31,7 @@ async def look_for_lost(cluster: Cluster, new_walk: Callable[[Ranges], Walk], pa
         async with contextlib.aclosing(walk.batches()) as batches:
             async for batch in batches:
                 for key, told in batch.items():
-                    if key.startswith(_FILES) and any(_may_be_manifest(item) for _, item in told):
+                    if key.startswith(OURS) and any(_may_be_manifest(item) for _, item in told):
                         await turns.begin(turn(key), cluster.blocks.largest if told[0].item.size == UNKNOWN else 0)
         await turns.finish()
     finally:

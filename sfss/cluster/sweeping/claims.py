@@ -18,6 +18,7 @@ from sfss.errors import Damaged
 from sfss.manifest import Extent, Layout, Manifest
 from sfss.record import Header, Kind, Record
 
+OURS = b"/", b"#"  # what the keys of sfss begin with
 _REMEMBERED = 16  # records: a file of many stripes is asked for each of them
 
 _Look = Callable[[bytes], Awaitable[Record | None]]

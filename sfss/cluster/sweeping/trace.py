@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable
 
 from sfss import record
 from sfss.backends.base import Listed
-from sfss.cluster.sweeping.claims import named_by
+from sfss.cluster.sweeping.claims import OURS, named_by
 from sfss.cluster.sweeping.witnesses import Witnesses
 from sfss.cluster.walk import ALL_BUT_BLOCKS, UNKNOWN, Ranges, Walk
 from sfss.errors import BadRequest, Damaged, Unavailable
 from sfss.record import Kind
 
 _NAMING = (Kind.MANIFEST, Kind.UPLOAD)
-_OURS = (b"/", b"#")  # what keys of sfss begin with
 
 
 async def trace(
@@ -26,7 +25,7 @@ async def trace(
     async with contextlib.aclosing(walk.batches()) as batches:
         async for batch in batches:
             for key, told in batch.items():
-                if key.startswith(_OURS) and any(_may_name(item) for _, item in told):
+                if key.startswith(OURS) and any(_may_name(item) for _, item in told):
                     for stripe in await _named(key, witnesses) & found.keys():
                         found[stripe] = key
     for node, why in walk.lost.items():
