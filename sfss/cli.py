@@ -1,7 +1,7 @@
 """The command line: wiring only. Parses, builds settings, starts what was asked for, turns errors into exit statuses.
 
 Exit statuses: 0 it worked; 1 it didn't (a node or a server is away); 2 the command, a setting or a data directory is
-wrong; 130 interrupted.
+wrong; 130 interrupted. ``put``, ``get``, ``rm`` and ``stat`` have more of them: ``client/failures.py``.
 """
 
 from __future__ import annotations

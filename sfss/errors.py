@@ -9,7 +9,7 @@
     │   ├── BadDigest            the content isn't what its digest says
     │   │   └── BadChecksum      ... of a piece of an upload: none of the piece is kept
     │   └── BadBody              the framing of the content (multipart, lengths)
-    ├── BodyTimeout              the caller stopped sending its content
+    ├── BodyTimeout              the caller stopped sending its content, or took too long for all of it
     ├── NotFound                 no such file
     ├── NoUpload                 no such resumable upload
     │   └── UploadGone           ... any more: it has expired, was terminated, or is a part of a file by now
@@ -66,7 +66,7 @@ class BadBody(BadRequest):
 
 
 class BodyTimeout(SfssError):
-    """The caller stopped sending in the middle of its content."""
+    """The caller stopped sending in the middle of its content, or took longer than limits.upload_time for all of it."""
 
 
 class NotFound(SfssError):

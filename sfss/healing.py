@@ -1,6 +1,6 @@
 """``sfss repair``, ``sfss rebalance`` and ``sfss sweep``: their options, their progress and their words.
 
-What they do stands in ``sfss/cluster/repair.py`` and ``sweep.py``, what the figures mean in
+What they do stands in ``sfss/cluster/repair.py`` and ``sfss/cluster/sweeping/sweep.py``, what the figures mean in
 ``docs/operations/repair.rst``. Exit statuses: 0 all is well now; 1 something is left, and the words say what to do; 2 a
 setting or an option is wrong; 130 stopped.
 """

@@ -59,12 +59,12 @@ class Header(msgspec.Struct, frozen=True, array_like=True, gc=False):
     version: int  # microseconds since the epoch at the writing front, made monotonic there; the highest wins
     front: int  # which front wrote it: breaks ties between equal versions
     size: int  # bytes of the content: the whole file's, for a file and for a manifest
-    sha256: bytes  # of the content, 32 bytes; empty where there is none (a tombstone)
+    sha256: bytes  # of the content, 32 bytes; empty where there is none (a block, a tombstone, an upload's state)
     payload_size: int  # bytes of the payload
     payload_xxh3: bytes  # xxh3-128 of the payload, 16 bytes
     type: str | None = None  # Content-Type as it was given; None: to be guessed from the path
     meta: dict[str, str] | None = None  # the user's own words on the file
-    path: str | None = None  # where the key is a hash of it; checked on reading
+    path: str | None = None  # where the key is a hash of it: checked on reading; of a block: its file's, if known
 
     @property
     def order(self) -> tuple[int, int]:

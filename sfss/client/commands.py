@@ -1,4 +1,4 @@
-"""``sfss put``, ``get``, ``rm`` and ``stat``: their options. What they do is in ``run``, which knows aiohttp."""
+"""``sfss put``, ``get``, ``rm`` and ``stat``: their options. What they do is in ``run``, which needs aiohttp."""
 
 from __future__ import annotations
 

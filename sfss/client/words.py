@@ -53,7 +53,7 @@ def megabytes(size: float) -> str:
 
 
 def whole(limit: int) -> Callable[[str], int]:
-    """Reads whole numbers from 1 to ``limit``; raises ValueError with what to write, for ``option_of``."""
+    """Reads whole numbers from 1 to ``limit``; raises ValueError with what to write, for ``commands.option``."""
 
     def number(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,12}", text) or not 1 <= int(text) <= limit:

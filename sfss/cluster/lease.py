@@ -29,8 +29,8 @@ class State(msgspec.Struct, frozen=True):
     until: float = 0.0  # it has said that it goes on before then; later it is gone
     finished: float = 0.0  # the end of the last walk that came to the end
     well: bool = False  # whether all was as it should be then
-    under_replicated: int = 0  # files that lacked a copy then
-    damaged: int = 0  # files of which no sound copy was left then
+    under_replicated: int = 0  # files, or blocks where it is a sweep, that lacked a copy then
+    damaged: int = 0  # files of which no sound copy was left then, or not of all their blocks
     paused_until: float = 0.0  # nobody is to walk before then
 
 
