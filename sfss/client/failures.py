@@ -1,4 +1,4 @@
-"""What can go wrong for a client, each kind with the exit status that a script sees. No words about HTTP here.
+"""What can go wrong for a client, each kind with the exit status that a script sees.
 
 ::
 

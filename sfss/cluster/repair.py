@@ -1,4 +1,4 @@
-"""Repair: a walk over all keys but those of blocks (``sweep.py``), and a turn for each on which not all is well.
+"""Repair: a walk over all keys but those of blocks (``sweeping/``), and a turn for each on which not all is well.
 
 It is a client of the nodes as a front is, keeps nothing, and may be stopped at any moment and run again. Several may
 run at once. Most keys are well, and the lists of the nodes prove it without a request for each: every owner lists the

@@ -4,7 +4,7 @@ Nodes that scan are read in slices, one slice ahead, and merged as they come. Of
 and sorted (``sorting.py``); they come without headers. What is held at a time is some slices, however much there is.
 
 A walk keeps ``within`` some ranges of keys. Blocks, which lie where a manifest says, and not where the ring does, are
-gone over apart from all else (``sweep.py``).
+gone over apart from all else (``sweeping/sweep.py``).
 
 A node that fails has ``patience`` to come back, for the walk may take hours. After that it is lost: the walk goes on
 without it, and what it still had to tell is not told.
