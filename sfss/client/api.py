@@ -59,10 +59,10 @@ class Stat(NamedTuple):
     meta: dict[str, str]
 
 
-def origin(host: str, port: int, *, tls: bool = False) -> str:
-    """The URL of a service; an IPv6 address may stand in brackets. Raises ValueError for what can't be a host."""
+def origin(host: str, port: int) -> str:
+    """The URL of a service, without TLS; IPv6 may stand in brackets. Raises ValueError for what can't be a host."""
     host = host.removeprefix("[").removesuffix("]")
-    return str(URL.build(scheme="https" if tls else "http", host=host, port=port)).rstrip("/")
+    return str(URL.build(scheme="http", host=host, port=port)).rstrip("/")
 
 
 def sha256_of(etag: str) -> str | None:
