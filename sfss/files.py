@@ -230,11 +230,13 @@ class Files:
                 there, token = await self._cluster.get_for_update(key)
             if there is not None and there.order == order:
                 return True
+            replaced = await self._striped_there(path, key, there)
+            if isinstance(content, Manifest) and not content.stripes.isdisjoint(replaced.stripes):
+                return True  # a repair has written it anew, for other nodes
             if condition is not None:
                 condition(_info_there(path, there))
-            replaced = await self._striped_there(path, key, there)
-            if there is not None and there.order > order:  # be it that a repair has written it anew, for other nodes
-                return isinstance(content, Manifest) and not content.stripes.isdisjoint(replaced.stripes)
+            if there is not None and there.order > order:
+                return False
             if await (
                 self._cluster.put_if(key, draft.record, token) if token else self._cluster.put(key, draft.record)
             ):

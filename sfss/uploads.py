@@ -111,7 +111,7 @@ class Uploads:
         try:
             for hold in holds:
                 if hold.state.final is None:
-                    await hold.put(replace(hold.state, final=upload, into=wanted.path, expires=self._fresh(grace=True)))
+                    await self._mark(hold, upload, wanted.path)
         except (UploadConflict, NoUpload):
             await self._take_apart(upload, holds)
             raise UploadConflict("one of the uploads was used, or went, at just this time: nothing was done") from None
@@ -333,6 +333,7 @@ class Uploads:
         while hold.state.is_to_be_finished:
             before = hold.state
             try:
+                await self._drop_old_claim(hold)
                 if hold.state.claim is None:
                     await self._claim(hold)
                 await self._redeem(hold)
@@ -353,15 +354,28 @@ class Uploads:
                 state.path, content, claim.sha256, order, type=state.type, meta=state.meta, condition=condition
             )
         except (PreconditionFailed, TooLarge):
+            self._hashes.forget(hold.upload)
             await hold.put(replace(state, claim=None))
             raise
         if not stands and condition is not None:  # it must be known that it was there: once more, as a newer version
+            self._hashes.forget(hold.upload)  # so that it is read: what came then may have freed its blocks
             await hold.put(replace(state, claim=None))
             return
         await hold.put(replace(state, parts=NOTHING, finished=True, expires=self._fresh()))
         if claim.is_record:
             self._stripes.free(state.parts, linger=0.0)
         self._hashes.forget(hold.upload)
+
+    async def _drop_old_claim(self, hold: _Hold) -> None:
+        """Once a deletion may be forgotten nobody can tell whether the claimed file was there, and its blocks freed."""
+        state, claim = hold.state, hold.state.claim
+        if claim is None or self._cluster.now() - claim.version <= self._cluster.tombstone_ttl * 1_000_000:
+            return
+        assert state.path is not None
+        there = await self._files.present(state.path)
+        if there is None or there.modified < claim.version:
+            self._hashes.forget(hold.upload)  # so that all blocks are read
+            await hold.put(replace(state, claim=None))
 
     async def _claim(self, hold: _Hold) -> None:
         """Settle what the file will be. From here on its blocks are safe from being swept, for long enough."""
@@ -432,11 +446,21 @@ class Uploads:
             raise UploadGone("Upload-Concat: one of the uploads is a part of another file by now")
         return final
 
+    async def _mark(self, hold: _Hold, final: str, path: str | None) -> None:
+        """Have a partial upload be of that final one. Raises UploadConflict, UploadGone if it can't."""
+        try:
+            await hold.put(replace(hold.state, final=final, into=path, expires=self._fresh(grace=True)))
+        except UploadConflict:
+            if (await hold.load()).final != final:  # else another request for the same has done it
+                raise
+
     async def _take_apart(self, upload: str, holds: Sequence[_Hold]) -> None:
         """Give back what an upload has taken, that can't have all of it."""
         with contextlib.suppress(SfssError):  # then they expire
             hold = _Hold(self._cluster, upload)
             await hold.load()
+            if hold.state.claim is not None:  # another request for the same has all of it, and may have made the file
+                return
             await hold.remove()
             for other in holds:
                 if other.state.final == upload:

@@ -52,7 +52,11 @@ class Blocks:
 
         Of fewer nodes than ``pieces`` or ``copies``, all.
         """
-        ring = list(self._topology().order(key))
+        topology = self._topology()
+        ring = list(topology.order(key))
+        # Fronts that don't know yet of a node that joins couldn't read what lies there.
+        known = [node for node in ring if node not in topology.joining]
+        ring = known if len(known) >= copies else ring
         chosen = sorted(ring, key=lambda node: node.away is not None)[: max(pieces, copies)]
         most = len(chosen)
         return Layout(tuple(node.address.name for node in chosen), min(pieces, most), min(copies, most))
@@ -66,28 +70,29 @@ class Blocks:
         leaves nothing on its way but what was sent.
         """
         nodes, others = self._homes(key, homes)
-        kept, deadline = 0, time.monotonic() + PATIENCE
+        holders: set[Backend] = set()
+        deadline = time.monotonic() + PATIENCE
         while True:
-            spares = itertools.islice(others, SPARES)
-            failed = await self._try(key, data, nodes, spares)
-            kept += len(nodes) - len(failed)
-            if kept >= needed:
+            # Who took one in a try before is no spare for another one.
+            spares = itertools.islice((node for node in others if node not in holders), SPARES)
+            failed = await self._try(key, data, nodes, spares, holders)
+            if len(holders) >= needed:
                 self._copies.counts.late_failures += len(failed)
                 return
             # To send a block once more is safe, and to give up a long upload for a disk that stalls is not what anybody
             # wants; but a node that has no room has none in a moment either.
             if time.monotonic() > deadline or not all(isinstance(error, NodeError) for error in failed.values()):
-                raise self._why_not(kept, needed, list(failed.values()))
+                raise self._why_not(len(holders), needed, list(failed.values()))
             await asyncio.sleep(PAUSE)
             nodes = list(failed)
             _, others = self._homes(key, homes)
 
     async def _try(
-        self, key: bytes, data: bytes, nodes: Sequence[Backend], spares: Iterator[Backend]
+        self, key: bytes, data: bytes, nodes: Sequence[Backend], spares: Iterator[Backend], holders: set[Backend]
     ) -> dict[Backend, SfssError]:
         """A copy for each of these nodes; those that have found no place for it, and why."""
         outcomes = await asyncio.gather(
-            *(self._keep(key, data, node, spares) for node in nodes), return_exceptions=True
+            *(self._keep(key, data, node, spares, holders) for node in nodes), return_exceptions=True
         )
         failed: dict[Backend, SfssError] = {}
         for node, outcome in zip(nodes, outcomes, strict=True):
@@ -97,7 +102,9 @@ class Blocks:
                 raise outcome
         return failed
 
-    async def _keep(self, key: bytes, data: bytes, home: Backend, spares: Iterator[Backend]) -> None:
+    async def _keep(
+        self, key: bytes, data: bytes, home: Backend, spares: Iterator[Backend], holders: set[Backend]
+    ) -> None:
         """One copy: at home, or on the next spare that takes it."""
         try:
             async with self.gate(home):
@@ -107,7 +114,9 @@ class Blocks:
             if spare is None:
                 raise
             self._copies.counts.handoffs += 1
-            await self._keep(key, data, spare, spares)
+            await self._keep(key, data, spare, spares, holders)
+        else:
+            holders.add(home)
 
     def _why_not(self, kept: int, needed: int, failures: Sequence[SfssError]) -> SfssError:
         if not isinstance(failures[0], NodeError) and all(type(error) is type(failures[0]) for error in failures):

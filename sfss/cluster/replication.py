@@ -100,6 +100,11 @@ class Cluster:
             self._parting[task] = node
             task.add_done_callback(self._parting.pop)
 
+    @property
+    def tombstone_ttl(self) -> int:
+        """Seconds for which it is kept in mind that a file was deleted, at least."""
+        return self._tombstone_ttl
+
     def now(self) -> int:
         """The time for a new version, in microseconds since the epoch."""
         return self._clock.now()

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from sfss import manifest, paths, upload_state
-from sfss.cluster.clock import Clock
 from sfss.cluster.replication import Cluster
 from sfss.cluster.sweeping.witnesses import Witnesses
 from sfss.errors import Damaged
@@ -59,10 +58,9 @@ class Claim:
 class Claims:
     """The look-ups of one sweep."""
 
-    def __init__(self, cluster: Cluster, witnesses: Witnesses, clock: Clock) -> None:
+    def __init__(self, cluster: Cluster, witnesses: Witnesses) -> None:
         self._cluster = cluster
         self._witnesses = witnesses
-        self._clock = clock
         self._known: OrderedDict[bytes, Manifest] = OrderedDict()
         self.searched: dict[str, bytes | None] = {}  # whose records had to be searched for, and which has been found
 
@@ -88,7 +86,9 @@ class Claims:
     async def _ask(self, stripe: str, origin: Origin, look: _Look) -> tuple[Claim | None, bool]:
         # The uploads first: when one is finished its file is there before its state lets go of the stripes.
         at_paths = [origin.path]
-        uploads = [origin.upload]
+        searched = self.searched.get(stripe)
+        # What was found to be named by an upload's state may have become a file since.
+        uploads = [origin.upload, None if searched is None else upload_state.id_of(searched)]
         for upload in uploads:
             if upload is None:
                 continue
@@ -103,7 +103,7 @@ class Claims:
         keys = dict.fromkeys(paths.key_of(path) for path in at_paths if path is not None)
         # Only of blocks of partial uploads the headers don't tell the path; and the states of those tell who took them.
         is_all = bool(keys) or stripe in self.searched or len(at_paths) > 1
-        if (searched := self.searched.get(stripe)) is not None:
+        if searched is not None:
             keys[searched] = None
         for key in keys:
             if (claim := self._claim(stripe, key, await look(key))) is not None:
@@ -119,9 +119,6 @@ class Claims:
     def _claim(self, stripe: str, key: bytes, found: Record | None) -> Claim | None:
         named = named_by(found)
         if found is None or named is None or stripe not in named.stripes:
-            return None
-        state = state_of(found)
-        if state is not None and state.is_abandoned(self._clock.now()):
             return None
         self._known[key] = named
         self._known.move_to_end(key)

@@ -77,7 +77,7 @@ class Sweep:
         self._walk = self._new_walk(BLOCKS)
         self._listed_before = self.summary.listed
         self._witnesses = Witnesses(self._nodes, topology.joining)
-        self._claims = Claims(cluster, self._witnesses, self._walk.clock)
+        self._claims = Claims(cluster, self._witnesses)
         staying = frozenset(topology.nodes) - {node.address.name for node in topology.leaving}
         self._means = Means(
             cluster, topology, staying, self._walk, self._witnesses, self._claims, self.summary,
