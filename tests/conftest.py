@@ -80,7 +80,8 @@ async def start_front() -> AsyncIterator[StartFront]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(nodes: Nodes, **sections: dict[str, object]) -> Client:
-            overrides = {**sections, "storage": {"nodes": nodes, **sections.get("storage", {})}}
+            patient = {"timeout": 10.0, "connect_timeout": 5.0}  # with a machine that has other tests to run, too
+            overrides = {**sections, "storage": {"nodes": nodes, **patient, **sections.get("storage", {})}}
             server = _Server(create_app(config.load(overrides=overrides)))
             await server.start_server(**SERVER_OPTIONS)
             return await stack.enter_async_context(TestClient(server))
