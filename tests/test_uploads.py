@@ -16,11 +16,13 @@ from typing import Any
 
 import pytest
 
-from sfss import config, manifest, uploads
+from sfss import config, manifest, paths, uploads
 from sfss.cluster.replication import Cluster
+from sfss.cluster.sweeping.relayout import move
 from sfss.errors import (
     BadBody,
     BadRequest,
+    Gone,
     NotFound,
     OutOfSpace,
     PreconditionFailed,
@@ -30,6 +32,7 @@ from sfss.errors import (
     UploadLocked,
 )
 from sfss.files import Condition, Files, Info
+from sfss.manifest import Layout
 from sfss.policies import Policies
 from sfss.upload_hash import Hashes
 from sfss.upload_locks import UploadLocks
@@ -454,6 +457,67 @@ async def _not_finished(_self: Uploads, _upload: str, state: State) -> State:
     return state
 
 
+async def become_a_file_untold(front: Front, upload: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have it become a file, of which its state tells nothing as its node goes away just then."""
+    put = uploads._Hold.put
+
+    async def failing(self: uploads._Hold, state: State, **given: Any) -> State:
+        if state.finished:
+            raise Unavailable("it went away")
+        return await put(self, state, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(uploads._Hold, "put", failing)
+        with pytest.raises(Unavailable):
+            await front.append(upload, 0, CONTENT)
+
+
+class TestBecomingAFileUntold:
+    """Whoever comes again finishes it; the file may have been deleted meanwhile, and its blocks freed."""
+
+    async def test_a_deleted_one_that_was_to_be_new_is_not_acknowledged(
+        self, our_nodes: Nodes, start: StartFront, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, two = await start(our_nodes), await start(our_nodes)
+        upload = await one.create(path, len(CONTENT), conditions={"absent": ""})
+        await become_a_file_untold(one, upload, monkeypatch)
+        await two.files.delete(path)
+        await wait_until_blocks(our_nodes, lambda blocks: not blocks, path)
+        with pytest.raises(Gone):
+            await one.uploads.look(upload)  # the same front, which knows the hash without reading a block
+        assert await two.read(path) is None
+
+    async def test_a_deleted_one_does_not_come_back_when_the_deletion_is_forgotten(
+        self, our_nodes: Nodes, ours: Front, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ours.cluster, "_tombstone_ttl", 1)
+        upload = await ours.create(path, len(CONTENT))
+        await become_a_file_untold(ours, upload, monkeypatch)
+        await ours.files.delete(path)
+        await wait_until_blocks(our_nodes, lambda blocks: not blocks, path)
+        async with asyncio.timeout(10):
+            while await ours.cluster.head(paths.key_of(path)) is not None:
+                await asyncio.sleep(0.05)
+        with pytest.raises(Gone):
+            await ours.uploads.look(upload)
+        assert await ours.read(path) is None
+
+    async def test_one_whose_manifest_was_written_anew_is_known_again(
+        self, our_nodes: Nodes, ours: Front, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By a sweep, with other homes for the blocks: it isn't what the condition is asked of."""
+        upload = await ours.create(path, len(CONTENT), conditions={"absent": ""})
+        await become_a_file_untold(ours, upload, monkeypatch)
+        before = await ours.manifest(path)
+        (layout,) = before.layouts
+        other = Layout(tuple(reversed(layout.nodes)), layout.pieces, layout.copies)
+        assert await move(ours.cluster, paths.key_of(path), before.extents[0].stripe, {layout: other})
+        assert (await ours.uploads.look(upload)).finished
+        await ours.uploads.terminate(upload)
+        await asyncio.sleep(0.2)
+        assert await ours.read(path) == CONTENT
+
+
 class TestBeingTerminated:
     async def test_its_blocks_are_freed(self, our_nodes: Nodes, ours: Front, path: str) -> None:
         upload = await ours.create(path, len(CONTENT))
@@ -503,6 +567,36 @@ class TestPuttingTogether:
         if len(failures) == 2:  # each had some of them
             await front.uploads.concatenate(wanted, parts)
         assert await front.read(path) == b"abc" * 3
+
+    async def test_who_asks_twice_at_once_for_the_same_gets_the_same(
+        self, our_nodes: Nodes, start: StartFront, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And who was slower doesn't take apart what the other one made a file of."""
+        one, two = await start(our_nodes), await start(our_nodes)
+        parts = [await one.create(None, len(CONTENT), concat="partial") for _ in range(2)]
+        for part in parts:
+            await one.append(part, 0, CONTENT)
+        wanted = State(0, None, path=path, concat="final;")
+        put, waits, go = uploads._Hold.put, asyncio.Event(), asyncio.Event()
+
+        async def slow(self: uploads._Hold, state: State, **given: Any) -> State:
+            if self._cluster is one.cluster and self.upload == parts[1] and state.final:
+                waits.set()
+                await go.wait()
+            return await put(self, state, **given)
+
+        monkeypatch.setattr(uploads._Hold, "put", slow)
+        first = asyncio.create_task(one.uploads.concatenate(wanted, parts))
+        await waits.wait()
+        final, state = await two.uploads.concatenate(wanted, parts)
+        assert state.finished
+        go.set()
+        assert await first == (final, state)
+        for part in parts:
+            with pytest.raises(UploadGone):
+                await one.uploads.terminate(part)
+        await are_those_of(our_nodes, one, path, *parts)
+        assert await two.read(path) == 2 * CONTENT
 
     async def test_it_is_known_whose_the_blocks_are(self, our_nodes: Nodes, ours: Front, path: str) -> None:
         part = await ours.create(None, len(CONTENT), concat="partial")

@@ -70,6 +70,19 @@ class TestLayout:
         assert (len(layout.nodes), layout.pieces, layout.copies) == (NODES, NODES, NODES)
         assert manifest.decode(manifest.encode(manifest.Manifest((layout,), ())))  # and makes sense to who reads it
 
+    async def test_what_is_written_while_a_node_joins_is_read_by_fronts_that_do_not_know_of_it(
+        self, farm: Farm, key: bytes
+    ) -> None:
+        *known, joins = farm.cluster.topology.nodes.values()
+        await farm.cluster.change(Topology(known, farm.quorum, joining=[joins]))
+        layout = farm.cluster.blocks.layout(key, NODES, 1)
+        assert set(layout.nodes) == {node.address.name for node in known}
+        await put(farm, key, layout.homes(0))
+        async with connected(_cluster(layout.nodes)) as old:
+            assert bytes(await old.blocks.get(key, layout.homes(0), len(CONTENT))) == CONTENT
+        most = farm.cluster.blocks.layout(key, 1, NODES)
+        assert set(most.nodes) == set(farm.names), "there are as many copies as are asked for all the same"
+
     async def test_stripes_begin_on_all_nodes_alike(self, farm: Farm) -> None:
         firsts = [farm.cluster.blocks.layout(b"#" + secrets.token_bytes(8), 2, 1).nodes[0] for _ in range(200)]
         assert set(firsts) == set(farm.names)
@@ -109,6 +122,19 @@ class TestWriting:
         await put(farm, key, homes, needed=1)
         with pytest.raises(Unavailable, match=r"1 nodes have taken a block.*2 are needed"):
             await put(farm, key, homes, needed=2)
+
+    async def test_a_node_that_takes_a_block_in_two_tries_counts_once(
+        self, farm: Farm, key: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sfss.cluster.blocks.PATIENCE", 0.5)
+        monkeypatch.setattr("sfss.cluster.blocks.PAUSE", 0.1)
+        homes = homes_of(farm, key)
+        spare, *rest = others(farm, key, homes)
+        await farm.stop(*homes, *rest)
+        await farm.settled(away=4)
+        with pytest.raises(Unavailable, match=r"1 nodes have taken a block.*2 are needed"):
+            await put(farm, key, homes, needed=2)
+        assert set(farm.versions(key)) == {spare}
 
     async def test_a_node_that_was_emptied_or_left_the_configuration_is_no_loss(self, farm: Farm, key: bytes) -> None:
         homes = homes_of(farm, key)

@@ -21,7 +21,9 @@ from sfss.cluster.repair import Repair
 from sfss.cluster.replication import Cluster
 from sfss.cluster.summary import Summary
 from sfss.cluster.sweeping import stripeturn
+from sfss.cluster.sweeping.expiry import forget_abandoned
 from sfss.cluster.sweeping.sweep import Sweep
+from sfss.cluster.sweeping.trace import trace
 from sfss.cluster.topology import ONE_COPY, Quorum, Topology
 from sfss.config import parse_address
 from sfss.errors import NotFound, OutOfSpace, Unavailable
@@ -469,6 +471,48 @@ class TestUploads:
         found = await farm.cluster.get(upload_state.key_of(upload))
         assert found is None or found.header.kind == Kind.TOMBSTONE
         assert (await swept(farm.cluster)).uploads_expired == 0
+
+    async def test_what_is_given_up_while_a_sweep_goes_on_stays_until_the_next(
+        self, farm: Farm, front: Front, content: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Only who has put an end to its state may: else somebody might still make a file of its blocks."""
+        state = State(self.time(DAY), SIZE * 2, path="a")
+        upload = await self.begin(front, state)
+        parts = await front.stripe(content, path="a", upload=upload)
+        await self.put(front, upload, msgspec.structs.replace(state, parts=parts))
+
+        async def forget_and_then(*args: Any) -> None:
+            await forget_abandoned(*args)
+            await self.put(front, upload, msgspec.structs.replace(state, parts=parts, expires=self.time(-DAY)))
+
+        with monkeypatch.context() as patch:
+            patch.setattr("sfss.cluster.sweeping.sweep.forget_abandoned", forget_and_then)
+            summary = await swept(farm.cluster)
+        assert (summary.stripes_swept, summary.uploads_expired) == (0, 0)
+        assert count(farm) == 6 * farm.quorum.copies
+        summary = await swept(farm.cluster)
+        assert (summary.stripes_swept, summary.uploads_expired) == (1, 1)
+        assert count(farm) == 0
+
+    async def test_what_is_traced_to_an_upload_that_then_becomes_a_file_stays(
+        self, farm: Farm, front: Front, content: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        parts = await front.stripe(content)  # as of a partial upload whose state has expired
+        final = await self.begin(front, State(self.time(DAY), SIZE, path="a", parts=parts))
+        found: dict[str, bytes | None] = {}
+
+        async def trace_and_then(*args: Any) -> dict[str, bytes | None]:
+            found.update(await trace(*args))
+            await front.files.put_manifest("a", parts, hashlib.sha256(content).digest())
+            await self.put(front, final, State(self.time(DAY), SIZE, path="a", finished=True))
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr("sfss.cluster.sweeping.sweep.trace", trace_and_then)
+            summary = await swept(farm.cluster)
+        assert set(found.values()) == {upload_state.key_of(final)}
+        assert (summary.stripes_swept, summary.well) == (0, True)
+        assert await front.read("a") == content
 
     async def test_what_has_become_a_file_stays(self, farm: Farm, front: Front, content: bytes) -> None:
         upload = await self.begin(front, State(self.time(-DAY), SIZE, path="a", finished=True))
