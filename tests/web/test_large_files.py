@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import secrets
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -121,11 +123,11 @@ class TestSizes:
 
 class TestPolicies:
     async def test_five_pieces_of_a_hundred_bytes_are_twenty_each_on_five_nodes(
-        self, start_front: StartFront, tmp_path_factory: pytest.TempPathFactory, our_nodes: Nodes
+        self, start_front: StartFront, tmp_path: Path
     ) -> None:
-        directory = tmp_path_factory.mktemp("more")
-        with sfss_node(directory / "0") as (one, _), sfss_node(directory / "1") as (two, _):
-            five = [*our_nodes, f"{HOST}:{one}", f"{HOST}:{two}"]
+        with contextlib.ExitStack() as stack:  # all new: beside nodes that have been swept, new ones pass for emptied
+            ports = [stack.enter_context(sfss_node(tmp_path / str(n)))[0] for n in range(5)]
+            five = [f"{HOST}:{port}" for port in ports]
             policy = [{"prefix": "five/", "pieces": 5}, {"prefix": "five/two/", "pieces": 5, "copies": 2},
                       {"prefix": "tight/", "max_file_size": 100}]  # fmt: skip
             front = await start_front(five, limits=LIMITS, policy=policy)
