@@ -26,7 +26,7 @@ from sfss.errors import BadRequest, Damaged, Gone, NotFound, PreconditionFailed,
 from sfss.manifest import NOTHING, Manifest
 from sfss.policies import Policies, Rules
 from sfss.record import Header, Kind, Record
-from sfss.stripes import Stripes
+from sfss.stripes import ALWAYS_FITS, Stripes
 
 # How often a conditional write begins again because another one came in between.
 _RACES = 16
@@ -313,13 +313,15 @@ class Files:
     async def _begin(self, content: AsyncIterator[bytes], rules: Rules) -> tuple[deque[bytes], bool]:
         """The content, as far as it fits one record, and a little more; and whether that is all of it."""
         begun: deque[bytes] = deque()
-        size, largest = 0, self.stripes.largest
+        size, largest = 0, ALWAYS_FITS
         async for chunk in content:
             size += len(chunk)
             _check_size(size, rules)
             begun.append(chunk)
             if size > largest:
-                return begun, False
+                largest = self.stripes.largest  # asks all nodes what they take: not for each small file
+                if size > largest:
+                    return begun, False
         return begun, True
 
     async def _whole(self, begun: deque[bytes], rest: AsyncIterator[bytes], rules: Rules) -> AsyncIterator[bytes]:

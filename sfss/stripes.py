@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from sfss.config import Limits
 
+ALWAYS_FITS = SMALLEST_RECORD - MAX_OVERHEAD  # bytes that one record has room for, whatever is set
 AHEAD = 8  # blocks that a stream has in flight at most
 _TELL_BYTES, _TELL_SECONDS = 32 * 2**20, 2.0  # at least so much must have been kept anew before it is told of
 _FREED_TOGETHER = 16  # blocks
@@ -61,7 +62,7 @@ class Stripes:
     @property
     def largest(self) -> int:
         """Bytes that fit one record. A node that takes less than the smallest that can be set refuses them itself."""
-        return min(self._limits.record_size, max(self._cluster.blocks.largest, SMALLEST_RECORD)) - MAX_OVERHEAD
+        return max(min(self._limits.record_size, self._cluster.blocks.largest) - MAX_OVERHEAD, ALWAYS_FITS)
 
     # --- writing ---
 
