@@ -16,21 +16,17 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import cast
 
 from msgspec.structs import replace
 
-from sfss import manifest, paths, record, upload_state
+from sfss import manifest, paths, upload_state
 from sfss.cluster.replication import Cluster
 from sfss.config import Limits
 from sfss.errors import (
-    BadBody,
     BadPath,
     BadRequest,
-    BodyTimeout,
-    Damaged,
     Gone,
     NoUpload,
     PreconditionFailed,
@@ -44,14 +40,15 @@ from sfss.errors import (
 from sfss.files import Condition, Files
 from sfss.manifest import NOTHING, Layout, Manifest
 from sfss.policies import Policies, Rules
-from sfss.record import MAX_OVERHEAD, Header, Kind
+from sfss.record import MAX_OVERHEAD
+from sfss.upload_going import Body, Going
 from sfss.upload_hash import Hashes
+from sfss.upload_hold import Hold
 from sfss.upload_locks import BreakOff, UploadLocks
 from sfss.upload_state import Claim, State
 
 log = logging.getLogger("sfss.uploads")
 
-_AGAIN = (0.1, 0.4, 1.0, 2.0)  # seconds between the tries to put a state whose nodes don't answer
 _IDS = 16  # that are looked through for one whose nodes are here
 
 # What is said of a file that is to be, of the preconditions that came with the upload.
@@ -92,7 +89,7 @@ class Uploads:
         await self._check(wanted)
         state = replace(wanted, expires=self._fresh())
         upload = self._new_id()
-        await _Hold(self._cluster, upload).begin(state)
+        await Hold(self._cluster, upload).begin(state)
         return upload, await self._finished(upload, state)
 
     async def concatenate(self, wanted: State, partials: Sequence[str]) -> tuple[str, State]:
@@ -208,11 +205,11 @@ class Uploads:
         """When what somebody works on now expires. With ``grace``: not before what is made of it."""
         return self._cluster.now() + self._expiry + (upload_state.GRACE * 1_000_000 if grace else 0)
 
-    async def _load(self, upload: str, *, used: bool = False) -> _Hold:
+    async def _load(self, upload: str, *, used: bool = False) -> Hold:
         """What is known of it. ``used``: also of a partial one that a final one has taken."""
         if not upload_state.is_id(upload):
             raise NoUpload(f"there is no upload '{upload[:100]}'")
-        hold = _Hold(self._cluster, upload)
+        hold = Hold(self._cluster, upload)
         state = await hold.load()
         if state.is_expired(self._cluster.now()):
             raise UploadGone(f"the upload {upload} has expired: nobody went on with it (limits.upload_expiry)")
@@ -239,15 +236,15 @@ class Uploads:
         return state
 
     async def _append(
-        self, hold: _Hold, state: State, content: AsyncIterator[bytes], size: int | None, whole: bool
+        self, hold: Hold, state: State, content: AsyncIterator[bytes], size: int | None, whole: bool
     ) -> State:
-        going = _Going(hold, state, self._fresh)
+        going = Going(hold, state, self._fresh)
         running = self._hashes.take(hold.upload, state.offset)
         before = running.copy()
         is_up_to_date = running.position == state.offset
         if not is_up_to_date and state.length is not None and size in (None, state.length - state.offset):
             before.read_meanwhile(self._stripes, state.parts)  # it is going to be needed
-        body = _Body(content, lambda so_far: self._check_piece(state, so_far), whole=whole)
+        body = Body(content, lambda so_far: self._check_piece(state, so_far), whole=whole)
         rules = self._rules(state)
         try:
             _check_extents(state, self._stripes.largest)
@@ -276,19 +273,19 @@ class Uploads:
             raise body.broken
         return state
 
-    async def _keep(self, going: _Going, new: Manifest) -> State:
+    async def _keep(self, going: Going, new: Manifest) -> State:
         try:
             return await going.keep(new)
         except (UploadConflict, NoUpload):  # somebody else has gone on, or put an end to it: this is in the way
             self._free(going.hold, new, start=going.kept_size)
             raise
 
-    def _free(self, hold: _Hold, parts: Manifest, *, start: int = 0) -> None:
+    def _free(self, hold: Hold, parts: Manifest, *, start: int = 0) -> None:
         """Free what the state doesn't name that was to name it. Where that isn't sure it is left to the sweep."""
 
         async def is_named() -> bool:
             try:
-                state = await _Hold(self._cluster, hold.upload).load()
+                state = await Hold(self._cluster, hold.upload).load()
             except NoUpload:
                 return False
             return state.finished or not state.parts.stripes.isdisjoint(parts.stripes)
@@ -342,7 +339,7 @@ class Uploads:
                     raise
         return hold.state
 
-    async def _redeem(self, hold: _Hold) -> None:
+    async def _redeem(self, hold: Hold) -> None:
         """Make it the file that is claimed; or have no claim any more, if it turns out that this can't be."""
         state, claim, condition = hold.state, hold.state.claim, self._conditions(hold.state.conditions)
         assert state.path is not None
@@ -366,7 +363,7 @@ class Uploads:
             self._stripes.free(state.parts, linger=0.0)
         self._hashes.forget(hold.upload)
 
-    async def _drop_old_claim(self, hold: _Hold) -> None:
+    async def _drop_old_claim(self, hold: Hold) -> None:
         """Once a deletion may be forgotten nobody can tell whether the claimed file was there, and its blocks freed."""
         state, claim = hold.state, hold.state.claim
         if claim is None or self._cluster.now() - claim.version <= self._cluster.tombstone_ttl * 1_000_000:
@@ -377,7 +374,7 @@ class Uploads:
             self._hashes.forget(hold.upload)  # so that all blocks are read
             await hold.put(replace(state, claim=None))
 
-    async def _claim(self, hold: _Hold) -> None:
+    async def _claim(self, hold: Hold) -> None:
         """Settle what the file will be. From here on its blocks are safe from being swept, for long enough."""
         state = hold.state
         assert state.path is not None
@@ -424,7 +421,7 @@ class Uploads:
 
     # --- putting together ---
 
-    async def _put_together(self, wanted: State, holds: Sequence[_Hold]) -> str:
+    async def _put_together(self, wanted: State, holds: Sequence[Hold]) -> str:
         """The state of an upload that is made of these; its id."""
         parts = manifest.join(hold.state.parts for hold in holds)
         state = replace(
@@ -434,7 +431,7 @@ class Uploads:
         await self._check(state)
         _check_extents(state, self._stripes.largest)
         upload = self._new_id()
-        await _Hold(self._cluster, upload).begin(state)
+        await Hold(self._cluster, upload).begin(state)
         return upload
 
     async def _same_again(self, finals: set[str | None], wanted: State, partials: Sequence[str]) -> str:
@@ -446,7 +443,7 @@ class Uploads:
             raise UploadGone("Upload-Concat: one of the uploads is a part of another file by now")
         return final
 
-    async def _mark(self, hold: _Hold, final: str, path: str | None) -> None:
+    async def _mark(self, hold: Hold, final: str, path: str | None) -> None:
         """Have a partial upload be of that final one. Raises UploadConflict, UploadGone if it can't."""
         try:
             await hold.put(replace(hold.state, final=final, into=path, expires=self._fresh(grace=True)))
@@ -454,10 +451,10 @@ class Uploads:
             if (await hold.load()).final != final:  # else another request for the same has done it
                 raise
 
-    async def _take_apart(self, upload: str, holds: Sequence[_Hold]) -> None:
+    async def _take_apart(self, upload: str, holds: Sequence[Hold]) -> None:
         """Give back what an upload has taken, that can't have all of it."""
         with contextlib.suppress(SfssError):  # then they expire
-            hold = _Hold(self._cluster, upload)
+            hold = Hold(self._cluster, upload)
             await hold.load()
             if hold.state.claim is not None:  # another request for the same has all of it, and may have made the file
                 return
@@ -465,152 +462,6 @@ class Uploads:
             for other in holds:
                 if other.state.final == upload:
                     await other.put(replace(other.state, final=None, into=None))
-
-
-class _Hold:
-    """An upload's state, as this front has last seen or written it."""
-
-    def __init__(self, cluster: Cluster, upload: str) -> None:
-        self.upload = upload
-        self.state = State(0, None)
-        self.is_unsure = False  # whether a state may have been written, and another one in its place
-        self._cluster = cluster
-        self._key = upload_state.key_of(upload)
-        self._version = 0
-        self._ours: set[tuple[int, int]] = set()  # the orders of that state, and of those that may have been written
-
-    async def load(self) -> State:
-        """Raises NoUpload, Damaged, Unavailable."""
-        found = await self._cluster.get(self._key)
-        if found is None:
-            raise NoUpload(f"there is no upload {self.upload}")
-        if found.header.kind == Kind.TOMBSTONE:
-            raise UploadGone(f"the upload {self.upload} has been terminated, or has expired")
-        if found.header.kind != Kind.UPLOAD:
-            raise Damaged(f"what lies in the place of the upload {self.upload} is a {found.header.kind.name.lower()}")
-        self.state = upload_state.decode(found.payload)
-        self._version = found.header.version
-        self._ours = {found.header.order}
-        return self.state
-
-    async def begin(self, state: State) -> None:
-        """Put the first state. Raises Unavailable, OutOfSpace."""
-        header, data = self._record(Kind.UPLOAD, upload_state.encode(state))
-        await self._cluster.put(self._key, data)
-        self.state, self._ours = state, {header.order}
-
-    async def put(self, state: State, *, patient: bool = True) -> State:
-        """Put the next state in the place of this one. Raises UploadConflict, UploadGone if another one is there.
-
-        Raises Unavailable too; if ``patient``, only after some tries.
-        """
-        header, data = self._record(Kind.UPLOAD, upload_state.encode(state))
-        await self._replace(header, data, patient=patient)
-        self.state = state
-        return state
-
-    async def remove(self) -> None:
-        """Put a tombstone in the place of the state. Raises as ``put``."""
-        header, data = self._record(Kind.TOMBSTONE, b"")
-        await self._replace(header, data, patient=True)
-
-    async def _replace(self, header: Header, data: bytes, *, patient: bool) -> None:
-        pauses = iter(_AGAIN if patient else ())
-        while True:
-            try:
-                if await self._try_to_replace(header, data):
-                    self._ours, self.is_unsure = {header.order}, False
-                    return
-            except Unavailable:
-                self._ours.add(header.order)  # it may have come through
-                self.is_unsure = True
-                pause = next(pauses, None)
-                if pause is None:
-                    raise
-                await asyncio.sleep(pause)
-
-    async def _try_to_replace(self, header: Header, data: bytes) -> bool:
-        """False if something else came in between, or it isn't known what."""
-        there, token = await self._cluster.get_for_update(self._key)
-        if there is not None and there.order == header.order:
-            return True  # by a try before
-        if there is None or there.kind == Kind.TOMBSTONE:
-            raise UploadGone(f"the upload {self.upload} has been terminated, or has expired, meanwhile")
-        if there.order not in self._ours:
-            raise UploadConflict(f"another request has gone on with the upload {self.upload}: ask how far it is")
-        if header.kind == Kind.TOMBSTONE:
-            return await self._cluster.delete_if(self._key, data, token)
-        return await self._cluster.put_if(self._key, data, token)
-
-    def _record(self, kind: Kind, payload: bytes) -> tuple[Header, bytes]:
-        self._version = max(self._version + 1, self._cluster.now())
-        header = Header(
-            kind=kind,
-            version=self._version,
-            front=secrets.randbits(32),  # so that no two states are of the same order
-            size=len(payload),
-            sha256=b"",
-            payload_size=len(payload),
-            payload_xxh3=record.payload_checksum(payload),
-        )
-        return header, record.encode(header, payload)
-
-
-class _Going:
-    """One go of an upload: what it adds becomes part of the state from time to time, as it comes to be kept."""
-
-    def __init__(self, hold: _Hold, state: State, expires: Callable[[], int]) -> None:
-        self.state = state
-        self.kept_size = 0  # bytes of the go that the state has
-        self.hold = hold
-        self._before = state
-        self._expires = expires
-        self._told = NOTHING
-
-    async def kept(self, so_far: Manifest) -> None:
-        """Take note of the beginning that is kept by now. Raises UploadConflict, UploadGone."""
-        self._told = so_far
-        try:
-            await self.keep(so_far, patient=False)
-        except Unavailable as error:  # there will be another time
-            log.info("how far the upload %s is can't be noted now: %s", self.hold.upload, error)
-
-    async def keep(self, new: Manifest, *, patient: bool = True) -> State:
-        """Have the state say that this is kept."""
-        parts = manifest.join((self._before.parts, new))
-        state = replace(self._before, parts=parts, offset=self._before.offset + new.size, expires=self._expires())
-        self.state = await self.hold.put(state, patient=patient)
-        self.kept_size = new.size
-        return state
-
-    async def keep_what_was_told(self) -> None:
-        """The go has failed; have the state say what is kept of it all the same, if it doesn't yet."""
-        if self._told.size > self.kept_size:
-            with contextlib.suppress(SfssError):  # it has failed for another reason, and that is told
-                await self.keep(self._told)
-
-
-class _Body:
-    """The content of a go, which ends where it breaks off, so that what came before that is kept."""
-
-    def __init__(self, content: AsyncIterator[bytes], check: Callable[[int], None], *, whole: bool) -> None:
-        self.broken: SfssError | None = None
-        self._content = content
-        self._check = check
-        self._whole = whole
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The content. Raises what it raises, but for a break if it is taken as far as it comes."""
-        size = 0
-        try:
-            async for chunk in self._content:
-                size += len(chunk)
-                self._check(size)
-                yield chunk
-        except (BadBody, BodyTimeout) as error:
-            if self._whole:
-                raise
-            self.broken = error
 
 
 def _check_end(state: State, end: int) -> None:

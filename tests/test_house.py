@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 GROUND = ("sfss.errors", "sfss.config", "sfss.prefixes", "sfss.policies", "sfss.paths", "sfss.record", "sfss.manifest",
           "sfss.memcache", "sfss.scan", "sfss.listing", "sfss.spool", "sfss.upload_state")  # fmt: skip
-UPLOADS = ("sfss.uploads", "sfss.upload_hash", "sfss.upload_locks")
+UPLOADS = ("sfss.uploads", "sfss.upload_going", "sfss.upload_hash", "sfss.upload_hold", "sfss.upload_locks")
 
 
 class Floor(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from sfss import config, manifest, paths, uploads
+from sfss import config, manifest, paths, upload_hold
 from sfss.cluster.replication import Cluster
 from sfss.cluster.sweeping.relayout import move
 from sfss.errors import (
@@ -35,6 +35,7 @@ from sfss.files import Condition, Files, Info
 from sfss.manifest import Layout
 from sfss.policies import Policies
 from sfss.upload_hash import Hashes
+from sfss.upload_hold import Hold
 from sfss.upload_locks import UploadLocks
 from sfss.upload_state import State
 from sfss.uploads import Uploads
@@ -297,6 +298,18 @@ class TestGoingOn:
         assert len(whole.layouts) == 1
 
 
+def let_die(front: Front, dies: str) -> None:
+    """Have the front die just before an upload's file is put, or when it is."""
+    put_claimed = front.files.put_claimed
+
+    async def dying(*args: Any, **given: Any) -> bool:
+        if dies == "when it is put":
+            await put_claimed(*args, **given)
+        raise Unavailable("it died")
+
+    front.files.put_claimed = dying  # type: ignore[method-assign]
+
+
 class TestBecomingAFile:
     @pytest.mark.parametrize("size", [0, 1, LARGEST])
     async def test_what_fits_a_record_is_one_and_leaves_no_blocks(
@@ -372,14 +385,7 @@ class TestBecomingAFile:
         content = CONTENT[:size]
         await two.files.put(path, in_chunks(b"before"))
         upload = await one.create(path, size)
-        put_claimed = one.files.put_claimed
-
-        async def dying(*args: Any, **given: Any) -> bool:
-            if dies == "when it is put":
-                await put_claimed(*args, **given)
-            raise Unavailable("it died")
-
-        one.files.put_claimed = dying  # type: ignore[method-assign]
+        let_die(one, dies)
         with pytest.raises(Unavailable):
             await one.append(upload, 0, content)
         assert await two.read(path) == (content if dies == "when it is put" else b"before")
@@ -398,14 +404,7 @@ class TestBecomingAFile:
     ) -> None:
         one, two = await start(our_nodes), await start(our_nodes)
         upload = await one.create(path, len(CONTENT), conditions={"absent": ""})
-        put_claimed = one.files.put_claimed
-
-        async def dying(*args: Any, **given: Any) -> bool:
-            if dies == "when it is put":
-                await put_claimed(*args, **given)
-            raise Unavailable("it died")
-
-        one.files.put_claimed = dying  # type: ignore[method-assign]
+        let_die(one, dies)
         with pytest.raises(Unavailable):
             await one.append(upload, 0, CONTENT)
         assert (await two.uploads.look(upload)).finished  # though it is there by now, for that is itself
@@ -459,15 +458,15 @@ async def _not_finished(_self: Uploads, _upload: str, state: State) -> State:
 
 async def become_a_file_untold(front: Front, upload: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have it become a file, of which its state tells nothing as its node goes away just then."""
-    put = uploads._Hold.put
+    put = Hold.put
 
-    async def failing(self: uploads._Hold, state: State, **given: Any) -> State:
+    async def failing(self: Hold, state: State, **given: Any) -> State:
         if state.finished:
             raise Unavailable("it went away")
         return await put(self, state, **given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(uploads._Hold, "put", failing)
+        patch.setattr(Hold, "put", failing)
         with pytest.raises(Unavailable):
             await front.append(upload, 0, CONTENT)
 
@@ -577,15 +576,15 @@ class TestPuttingTogether:
         for part in parts:
             await one.append(part, 0, CONTENT)
         wanted = State(0, None, path=path, concat="final;")
-        put, waits, go = uploads._Hold.put, asyncio.Event(), asyncio.Event()
+        put, waits, go = Hold.put, asyncio.Event(), asyncio.Event()
 
-        async def slow(self: uploads._Hold, state: State, **given: Any) -> State:
+        async def slow(self: Hold, state: State, **given: Any) -> State:
             if self._cluster is one.cluster and self.upload == parts[1] and state.final:
                 waits.set()
                 await go.wait()
             return await put(self, state, **given)
 
-        monkeypatch.setattr(uploads._Hold, "put", slow)
+        monkeypatch.setattr(Hold, "put", slow)
         first = asyncio.create_task(one.uploads.concatenate(wanted, parts))
         await waits.wait()
         final, state = await two.uploads.concatenate(wanted, parts)
@@ -631,7 +630,7 @@ class TestWhenNodesAreAway:
     async def test_an_upload_whose_own_node_goes_away_says_so_and_goes_on_when_it_is_back(
         self, three: Any, start: StartFront, path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(uploads, "_AGAIN", (0.01,))
+        monkeypatch.setattr(upload_hold, "_AGAIN", (0.01,))
         storage = {"copies": 3, "write_quorum": 2, "read_quorum": 2, "timeout": 0.5, "connect_timeout": 2.0}
         front = await start(list(three), storage=storage)
         upload = await front.create(path, len(CONTENT))
@@ -758,7 +757,7 @@ async def test_everything_at_once_leaves_whole_files_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of uploads to one path, one of them; of what was acknowledged, all, and no block of it was freed."""
-    monkeypatch.setattr(uploads, "_AGAIN", (0.01, 0.02))
+    monkeypatch.setattr(upload_hold, "_AGAIN", (0.01, 0.02))
     quorum = copies // 2 + 1
     storage = {"copies": copies, "write_quorum": quorum, "read_quorum": quorum}
     fronts = [await start(our_nodes, storage=storage) for _ in range(4)]
