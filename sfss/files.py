@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import secrets
 from collections import OrderedDict, deque
@@ -22,12 +23,14 @@ from sfss.cluster.listing import Found as Found
 from sfss.cluster.listing import Listing
 from sfss.cluster.replication import Cluster, Token
 from sfss.config import Limits
-from sfss.errors import BadRequest, Damaged, Gone, NotFound, PreconditionFailed, TooLarge, Unavailable
+from sfss.errors import BadRequest, Damaged, Gone, NotFound, PreconditionFailed, SfssError, TooLarge, Unavailable
 from sfss.manifest import NOTHING, Manifest
 from sfss.policies import Policies, Rules
 from sfss.record import Header, Kind, Record
 from sfss.stripes import ALWAYS_FITS, Stripes
+from sfss.told import Tell
 
+SMALL = ALWAYS_FITS  # bytes of a file that one record has room for, whatever is set
 # How often a conditional write begins again because another one came in between.
 _RACES = 16
 # Seconds, well below the margin that the sweep leaves: behind it the blocks might be taken for nobody's.
@@ -94,15 +97,11 @@ class Files:
     async def open(self, path: str) -> File:
         """The file at a path, every byte checked that is in memory. Raises BadPath, NotFound, Damaged, NodeError."""
         paths.check(path)
-        found = await self._cluster.get(paths.key_of(path))
-        if found is None or not _is_file(path, found.header):
-            raise NotFound(path)
-        info = _info(path, found.header)
-        if found.header.kind == Kind.FILE:
-            return File(info, memoryview(found.payload))
-        striped = _striped(path, found)
-        self._remember(path, striped)
-        return File(info, None, striped)
+        return self._opened(path, await self._cluster.get(paths.key_of(path)))
+
+    def open_soon(self, path: str, tell: Tell[File]) -> None:
+        """Tell what ``open`` would return, or raise; perhaps before this returns. Raises BadPath."""
+        self._cluster.get_soon(paths.checked_key(path), functools.partial(self._tell_opened, path, tell))
 
     async def read(self, file: File, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
         """The bytes of a striped file from ``start`` up to, but without, ``stop``; each is checked before it is given.
@@ -152,9 +151,7 @@ class Files:
         if is_whole and (rules.pieces == 1 or not begun):
             body = b"".join(begun) if len(begun) != 1 else begun[0]
             del begun
-            sha256 = hashlib.sha256(body).digest()
-            header = self._header(Kind.FILE, path, key, body, sha256=sha256, type=type(), meta=meta)
-            draft = _Draft(header, body)
+            draft = self._draft(path, key, body, type(), meta)
             del body  # as large as the record, and many writes may wait for their nodes here
             return await self._keep(path, key, draft, condition)
         digest = hashlib.sha256()
@@ -168,6 +165,19 @@ class Files:
             self.stripes.free(striped, linger=0.0)
             raise
         return await self.put_manifest(path, striped, digest.digest(), type=given, meta=meta, condition=condition)
+
+    async def put_small(
+        self, path: str, content: bytes, *, type: str | None, meta: dict[str, str], condition: Condition | None
+    ) -> Info:
+        """``put`` of content that is here, of at most SMALL bytes. Raises as that does."""
+        rules = self._policies.of(path)
+        if rules.pieces > 1 and content:
+            return await self.put(path, _once(content), type=lambda: type, meta=meta, condition=condition)
+        key = paths.checked_key(path)
+        _check_size(len(content), rules)
+        if condition is not None:
+            condition(await self.present(path))
+        return await self._keep(path, key, self._draft(path, key, content, type, meta), condition)
 
     async def put_manifest(
         self,
@@ -310,6 +320,26 @@ class Files:
 
     # --- within ---
 
+    def _opened(self, path: str, found: Record | None) -> File:
+        if found is None or not _is_file(path, found.header):
+            raise NotFound(path)
+        info = _info(path, found.header)
+        if found.header.kind == Kind.FILE:
+            return File(info, memoryview(found.payload))
+        striped = _striped(path, found)
+        self._remember(path, striped)
+        return File(info, None, striped)
+
+    def _tell_opened(self, path: str, tell: Tell[File], found: Record | SfssError | None) -> None:
+        if isinstance(found, SfssError):
+            tell(found)
+            return
+        try:
+            file: File | SfssError = self._opened(path, found)
+        except SfssError as error:
+            file = error
+        tell(file)
+
     async def _begin(self, content: AsyncIterator[bytes], rules: Rules) -> tuple[deque[bytes], bool]:
         """The content, as far as it fits one record, and a little more; and whether that is all of it."""
         begun: deque[bytes] = deque()
@@ -334,6 +364,11 @@ class Files:
             size += len(chunk)
             _check_size(size, rules)
             yield chunk
+
+    def _draft(self, path: str, key: bytes, content: bytes, type: str | None, meta: dict[str, str] | None) -> _Draft:
+        """The record of a file that is one."""
+        sha256 = hashlib.sha256(content).digest()
+        return _Draft(self._header(Kind.FILE, path, key, content, sha256=sha256, type=type, meta=meta), content)
 
     async def _keep(self, path: str, key: bytes, draft: _Draft, condition: Condition | None) -> Info:
         """Put a file's record in the place of what is there; the blocks of that are freed, where it is known."""
@@ -459,6 +494,10 @@ class Files:
         """Microseconds since the epoch, made monotonic: a clock that is set back doesn't make new writes old."""
         self._last_version = max(self._last_version + 1, self._cluster.now())
         return self._last_version
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 def _is_file(path: str, header: Header) -> bool:

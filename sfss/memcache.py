@@ -10,6 +10,7 @@ However the bytes are split on their way, the events are the same.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -50,6 +51,8 @@ VALUE_TOO_LARGE = b"SERVER_ERROR object too large for cache"
 OUT_OF_SPACE = b"SERVER_ERROR out of space"  # how our node says it
 
 _LINE_END = b"\r\n"
+_VALUE_END = b"\r\nEND\r\n"
+_ONE_VALUE = re.compile(rb"VALUE ([^ \r\n]{1,250}) ([0-9]{1,10}) ([0-9]{1,10})\r\n")
 _LINES = frozenset((END, STORED, NOT_STORED, EXISTS, NOT_FOUND, DELETED, TOUCHED, OK, RESET, ERROR,
                     META_DONE, META_EXISTS, META_NOT_FOUND))  # fmt: skip
 _PREFIXES = (b"SERVER_ERROR", b"CLIENT_ERROR", b"VERSION ", b"ERROR ")
@@ -128,7 +131,7 @@ class ReplyParser:
 
     def __init__(self, max_value: int = DEFAULT_MAX_VALUE) -> None:
         self._max_value = max_value
-        self._buffer = bytearray()
+        self._rest = b""  # what came and is not whole
         self._block: tuple[bytes, int, int, int] | None = None  # key, flags, cas, size: a VALUE whose data is to come
         self._large: _Large | None = None  # that data, where it is large
         self._values: list[Value] = []
@@ -139,7 +142,7 @@ class ReplyParser:
     @property
     def idle(self) -> bool:
         """True if no reply has begun: all that came was whole."""
-        return not (self._buffer or self._block or self._values or self._stats)
+        return not (self._rest or self._block or self._values or self._stats)
 
     def feed(self, data: bytes) -> list[Reply]:
         """The replies that ``data`` completes, in order.
@@ -151,28 +154,43 @@ class ReplyParser:
             data = data[self._large.take(data) :]
             if not data:
                 return replies
-        self._buffer += data
+        if self._rest:
+            data = self._rest + data
         position = 0
         while True:
-            after = self._take_block(position) if self._block else self._take_line(position, replies)
+            if self._block:
+                after = self._take_block(data, position)
+            elif (one := _ONE_VALUE.match(data, position)) and not self._values:
+                after = self._take_one(data, one, replies)
+            else:
+                after = self._take_line(data, position, replies)
             if after == position:
                 break
             position = after
-        del self._buffer[:position]
-        if self._block and self._large is None and self._block[-1] - len(self._buffer) > _PIECE:
-            self._large = _Large(self._block[-1], bytes(self._buffer))
-            self._buffer.clear()
+        self._rest = data[position:]
+        if self._block and self._large is None and self._block[-1] - len(self._rest) > _PIECE:
+            self._large = _Large(self._block[-1], self._rest)
+            self._rest = b""
         return replies
 
-    def _take_line(self, position: int, replies: list[Reply]) -> int:
+    def _take_one(self, data: bytes, line: re.Match[bytes], replies: list[Reply]) -> int:
+        """Read a reply of one value in one step, if it is all here and like that, as nearly all are."""
+        key, flags, size = line.groups()
+        start = line.end()
+        end = start + int(size)
+        if end - start > self._max_value or not data.startswith(_VALUE_END, end):
+            return self._take_line(data, line.start(), replies)
+        replies.append(Reply(END, [Value(key, int(flags), data[start:end], 0)], {}))
+        return end + len(_VALUE_END)
+
+    def _take_line(self, data: bytes, position: int, replies: list[Reply]) -> int:
         """Read one line from ``position``; return where the next begins, or ``position`` if it isn't whole."""
-        end = self._buffer.find(b"\r\n", position)
-        # Without its end, one byte more may have come: the end's first half.
-        if (len(self._buffer) - 1 if end < 0 else end) - position > MAX_LINE:
-            raise ProtocolError(f"a reply's line is longer than {MAX_LINE} bytes")
+        end = data.find(_LINE_END, position, position + MAX_LINE + 2)
         if end < 0:
+            if len(data) - position >= MAX_LINE + 2:
+                raise ProtocolError(f"a reply's line is longer than {MAX_LINE} bytes")
             return position
-        line = bytes(self._buffer[position:end])
+        line = data[position:end]
         if line.startswith(b"VALUE "):
             self._block = self._value_header(line)
         elif line.startswith(b"STAT "):
@@ -187,7 +205,7 @@ class ReplyParser:
 
     def _value_header(self, line: bytes) -> tuple[bytes, int, int, int]:
         words = line.split(b" ")
-        if not 4 <= len(words) <= 5 or not all(word.isdigit() for word in words[2:]):
+        if not 4 <= len(words) <= 5 or not b"".join(words[2:]).isdigit() or b"" in words:
             raise ProtocolError(f"not a VALUE line: {line[:100]!r}")
         size = int(words[3])
         self._values_size += size
@@ -195,18 +213,17 @@ class ReplyParser:
             raise ProtocolError(f"a value of {size} bytes: of one reply at most {self._max_value} were expected")
         return words[1], int(words[2]), int(words[4]) if len(words) == 5 else 0, size
 
-    def _take_block(self, position: int) -> int:
+    def _take_block(self, data: bytes, position: int) -> int:
         """Read the data of the VALUE that was begun, if all of it is here."""
         assert self._block is not None
         key, flags, cas, size = self._block
         end = position + (size if self._large is None else 0)
-        if len(self._buffer) < end + 2:
+        if len(data) < end + 2:
             return position
-        if self._buffer[end : end + 2] != _LINE_END:
+        if not data.startswith(_LINE_END, end):
             raise ProtocolError("a value doesn't end where its length says")
-        with memoryview(self._buffer) as view:
-            data = bytes(view[position:end]) if self._large is None else self._large.whole()
-        self._values.append(Value(key, flags, data, cas))
+        content = data[position:end] if self._large is None else self._large.whole()
+        self._values.append(Value(key, flags, content, cas))
         self._block = self._large = None
         return end + 2
 

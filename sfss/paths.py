@@ -29,6 +29,8 @@ MAX_PATH = 1024  # bytes of UTF-8
 
 # Unicode's category Cc. They can't be seen, and some end a line in a protocol or a log.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Paths that are right and are not escaped, as nearly all are.
+_PLAIN = re.compile(r"(?:[a-zA-Z0-9_~-][a-zA-Z0-9._~-]*/)*[a-zA-Z0-9_~-][a-zA-Z0-9._~-]*")
 # `\s` of a Unicode pattern is str.isspace(): what some memcached client or server may take for the end of a key.
 _ESCAPED = re.compile(r"[%\s\x00-\x1f\x7f-\x9f]")
 
@@ -77,6 +79,13 @@ def key_of(path: str) -> bytes:
     if len(key) <= MAX_KEY:
         return key
     return b"#" + base64.b32encode(hashlib.sha256(path.encode()).digest()).rstrip(b"=")
+
+
+def checked_key(path: str) -> bytes:
+    """``key_of`` a path that is checked first. Raises BadPath."""
+    if len(path) < MAX_KEY and _PLAIN.fullmatch(path) is not None:
+        return b"/" + path.encode()
+    return key_of(check(path))
 
 
 def unhashed(text: str) -> bytes:

@@ -34,6 +34,7 @@ _PREFIX = struct.Struct(">4sBBHQ")
 _MAGIC = b"SFSS"
 _FORMAT = 1
 _START = _MAGIC + bytes((_FORMAT, 0))
+_LENGTH = slice(6, 8)  # where the header's stands
 _CHECKED = 8  # how much of the prefix its checksum covers: all before itself
 
 PREFIX_SIZE = _PREFIX.size
@@ -131,12 +132,9 @@ def decode_bare_header(data: bytes) -> Header:
 
     Raises Damaged.
     """
-    packed = data[PREFIX_SIZE:]
-    if data.startswith(_START) and xxhash.xxh3_64_digest(data[:_CHECKED] + packed) == data[_CHECKED:PREFIX_SIZE]:
-        try:
-            return _decoder.decode(packed)
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            pass
+    header = _decode_checked(data, data[PREFIX_SIZE:])
+    if header is not None:
+        return header
     header, end = decode_header(data)
     if end != len(data):
         raise Damaged(f"{len(data) - end} bytes behind the record's header, where there should be none")
@@ -162,13 +160,24 @@ def decode(data: bytes) -> Record:
 
     Raises Damaged.
     """
-    header, start = decode_header(data)
-    payload = memoryview(data)[start:]
+    end = PREFIX_SIZE + int.from_bytes(data[_LENGTH], "big")
+    header = _decode_checked(data, data[PREFIX_SIZE:end]) or decode_header(data)[0]
+    payload = memoryview(data)[end:]
     if len(payload) != header.payload_size:
         raise Damaged(f"the record's payload has {len(payload)} bytes where {header.payload_size} belong")
     if payload_checksum(payload) != header.payload_xxh3:
         raise Damaged("the checksum of the record's payload doesn't hold")
     return Record(header, payload)
+
+
+def _decode_checked(data: bytes, packed: bytes) -> Header | None:
+    """The header that is ``packed`` behind the prefix, if it is sound: in half the time of ``decode_header``."""
+    if data.startswith(_START) and xxhash.xxh3_64_digest(data[:_CHECKED] + packed) == data[_CHECKED:PREFIX_SIZE]:
+        try:
+            return _decoder.decode(packed)
+        except (msgspec.DecodeError, ValueError, RecursionError):  # the last: of a field a thousand lists deep
+            pass
+    return None
 
 
 def is_older(data: bytes, there: bytes) -> bool:

@@ -11,7 +11,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from sfss import config
-from sfss.web.app import SERVER_OPTIONS, create_app
+from sfss.web.app import QUICK, SERVER_OPTIONS, create_app
+from sfss.web.connection import maker
+from sfss.web.connections import Door
 from tests.servers import HOST, Service, memcached, sfss_node
 
 Client = TestClient[Any, Any]
@@ -67,11 +69,20 @@ def nodes(request: pytest.FixtureRequest) -> Nodes:
 StartFront = Callable[..., Awaitable[Client]]
 
 
+class _Runner(web.AppRunner):
+    """As ``sfss.web.app.serve`` runs it: what is simple goes the quick way."""
+
+    @property
+    def server(self) -> Any:
+        server = super().server
+        return server and Door(server, 1000, maker(self.app[QUICK], **SERVER_OPTIONS))
+
+
 class _Server(TestServer):
     """As ``sfss.web.app.serve`` serves: who hangs up doesn't have his request cancelled."""
 
     async def _make_runner(self, **options: Any) -> web.BaseRunner:
-        return await super()._make_runner(**{**options, "handler_cancellation": False})
+        return _Runner(self.app, **{**options, "handler_cancellation": False})
 
 
 @pytest.fixture

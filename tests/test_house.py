@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 GROUND = ("sfss.errors", "sfss.config", "sfss.prefixes", "sfss.policies", "sfss.paths", "sfss.record", "sfss.manifest",
-          "sfss.memcache", "sfss.scan", "sfss.listing", "sfss.spool", "sfss.upload_state")  # fmt: skip
+          "sfss.memcache", "sfss.scan", "sfss.listing", "sfss.spool", "sfss.told", "sfss.upload_state")  # fmt: skip
 UPLOADS = ("sfss.uploads", "sfss.upload_going", "sfss.upload_hash", "sfss.upload_hold", "sfss.upload_locks")
 
 
@@ -56,6 +56,7 @@ FLOORS = {
             "sfss.config",
             "sfss.record",
             "sfss.files",
+            "sfss.told",
             "sfss.upload_state",
             "sfss.uploads",
             "sfss.web",

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple, Protocol
 
 from sfss.config import Address
+from sfss.told import Tell
 
 
 class Capabilities(NamedTuple):
@@ -88,6 +89,9 @@ class Backend(Protocol):
 
     async def get(self, key: bytes) -> bytes | None:
         """The value, or None if the node says that there is none."""
+
+    def get_soon(self, key: bytes, tell: Tell[bytes | None]) -> None:
+        """Tell what ``get`` would return, or raise. May be told before this returns; can't be taken back."""
 
     async def gets(self, key: bytes) -> Versioned | None:
         """The value with its token. Only where the node has ``cas``."""

@@ -9,14 +9,18 @@ reply or that nothing was asked for, or silence: a request's deadline passed and
 It is then *reset* (SO_LINGER 0), so that the kernel throws away what wasn't delivered yet: a write that the caller was
 told has failed must not be carried out minutes later, after a newer one.
 
-What is sent in one turn of the event loop leaves in one system call. A request is made only when there is room for it,
-so that what waits behind a stalled node costs no memory but its caller's own.
+What is sent in one turn of the event loop leaves in one system call, and a question that is asked twice before it has
+left is asked once: not later, for what was asked before a write was acknowledged must not answer who asks behind it. A
+request is made only when there is room for it, so that what waits behind a stalled node costs no memory but its
+caller's own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import logging
 import socket
 import struct
 from collections import deque
@@ -26,6 +30,9 @@ from typing import ParamSpec, cast
 from sfss.backends.window import Window
 from sfss.errors import NodeAway, NodeBroken, NodeError, NodeTimeout, ProtocolError
 from sfss.memcache import Reply, ReplyParser
+from sfss.told import Tell, settle
+
+log = logging.getLogger("sfss.backends")
 
 MAX_IN_FLIGHT = 4096  # requests not yet answered; further ones wait their turn
 MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024  # of those requests; bounds what a node that stalls can cost the front
@@ -39,11 +46,11 @@ _P = ParamSpec("_P")
 class _Pending:
     """A request on its way."""
 
-    __slots__ = ("deadline", "fits", "future", "sent", "size")
+    __slots__ = ("deadline", "fits", "sent", "size", "tells")
 
-    def __init__(self, future: asyncio.Future[Reply], fits: Callable[[Reply], bool], sent: float, deadline: float,
+    def __init__(self, tell: Tell[Reply], fits: Callable[[Reply], bool], sent: float, deadline: float,
                  size: int) -> None:  # fmt: skip
-        self.future = future  # done: answered, timed out or cancelled; a late reply is then dropped
+        self.tells = [tell]  # several, if the same was asked before it had left; none, when all have been told
         self.fits = fits
         self.sent = sent
         self.deadline = deadline  # never before that of the request in front: all wait equally long
@@ -61,6 +68,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._outgoing: list[bytes] = []  # what leaves at the end of this turn of the loop ...
         self._outgoing_size = 0  # ... and the bytes of data in it
+        self._questions: dict[bytes, _Pending] = {}  # those of them that may be shared
         self._pending: deque[_Pending] = deque()
         self._window = Window(MAX_IN_FLIGHT, MAX_BYTES_IN_FLIGHT)  # each in _pending has its place there
         self._timer: asyncio.TimerHandle | None = None  # set while anything is in flight
@@ -78,18 +86,29 @@ class Connection(asyncio.Protocol):
         """
         if self._window.try_enter(size):
             self._check_open(size)
-            return await self._send(fits, size, request(*args, **kwargs))
+            return await self._answer(fits, size, request(*args, **kwargs))
         sent = False
         try:
             async with asyncio.timeout(self._timeout):  # over the wait and the answer: a call has one deadline
                 await self._window.enter(size)
                 self._check_open(size)
                 sent = True
-                return await self._send(fits, size, request(*args, **kwargs))
+                return await self._answer(fits, size, request(*args, **kwargs))
         except TimeoutError:
             if sent:
                 raise self._late() from None
             raise NodeAway(self._node, f"too busy: nothing could be sent within {self._timeout:g} s") from None
+
+    def ask(self, fits: Callable[[Reply], bool], question: bytes, tell: Tell[Reply]) -> bool:
+        """As ``call``, of a question, which changes nothing; False if there is no room for it now, or no connection."""
+        same = self._questions.get(question)
+        if same is not None:
+            same.tells.append(tell)
+            return True
+        if self._transport is None or self._transport.is_closing() or not self._window.try_enter(0):
+            return False
+        self._questions[question] = self._send(fits, 0, question, tell)
+        return True
 
     def drop(self, failure: type[NodeError], why: str) -> None:
         """End the connection now; everything in flight fails with a ``failure`` that says ``why``."""
@@ -128,13 +147,13 @@ class Connection(asyncio.Protocol):
             self.why = f"the connection ended ({exc or 'the node hung up'})"
         if self._timer is not None:
             self._timer.cancel()
-        for pending in self._pending:
-            if not pending.future.done():
-                # To each an error of its own: one for all would gather, and keep, the frames of all who were waiting.
-                pending.future.set_exception(self._failure(self._node, self.why))
-            self._window.leave(pending.size)  # whoever waits for room comes in, and finds the connection lost
-        self._pending.clear()
+        pending_before, self._pending = self._pending, deque()
         self._outgoing.clear()
+        self._questions.clear()
+        for pending in pending_before:
+            # To each an error of its own: one for all would gather, and keep, the frames of all who were waiting.
+            self._tell(pending, self._failure(self._node, self.why))
+            self._window.leave(pending.size)  # whoever waits for room comes in, and finds the connection lost
         if not self.lost.done():
             self.lost.set_result(None)
 
@@ -146,10 +165,16 @@ class Connection(asyncio.Protocol):
             self._window.leave(size)
             raise NodeAway(self._node, f"away: {self.why or 'the connection has just ended'}")
 
-    def _send(self, fits: Callable[[Reply], bool], size: int, request: bytes) -> asyncio.Future[Reply]:
+    def _answer(self, fits: Callable[[Reply], bool], size: int, request: bytes) -> asyncio.Future[Reply]:
+        """Put the request on its way: its answer to come."""
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self._send(fits, size, request, functools.partial(settle, future))
+        return future
+
+    def _send(self, fits: Callable[[Reply], bool], size: int, request: bytes, tell: Tell[Reply]) -> _Pending:
         """Put the request on its way; its place in the window has been taken."""
         now = self._loop.time()
-        pending = _Pending(self._loop.create_future(), fits, now, now + self._timeout, size)
+        pending = _Pending(tell, fits, now, now + self._timeout, size)
         self._pending.append(pending)
         if self._timer is None:
             self._timer = self._loop.call_at(pending.deadline, self._expire)
@@ -159,7 +184,7 @@ class Connection(asyncio.Protocol):
         self._outgoing_size += size
         if self._outgoing_size > BATCH:
             self._flush()
-        return pending.future
+        return pending
 
     def _deliver(self, reply: Reply) -> None:
         if not self._pending:
@@ -169,14 +194,22 @@ class Connection(asyncio.Protocol):
             raise ProtocolError(f"the answer {reply.line[:100]!r} doesn't fit what was asked")
         self._pending.popleft()
         self._window.leave(pending.size)
-        if not pending.future.done():
-            pending.future.set_result(reply)
+        self._tell(pending, reply)
+
+    def _tell(self, pending: _Pending, outcome: Reply | NodeError) -> None:
+        tells, pending.tells = pending.tells, []
+        for tell in tells:
+            try:
+                tell(outcome)
+            except Exception:  # others wait for this, and for what is behind it
+                log.exception("a bug: what node %s answered could not be taken", self._node)
 
     def _flush(self) -> None:
         if self._outgoing and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(self._outgoing) if len(self._outgoing) > 1 else self._outgoing[0])
         self._outgoing.clear()
         self._outgoing_size = 0
+        self._questions.clear()
 
     def _expire(self) -> None:
         """Fail what is late; drop the connection if it was silent for as long as anything may wait."""
@@ -192,8 +225,7 @@ class Connection(asyncio.Protocol):
             if pending.deadline > now:
                 patience = min(patience, pending.deadline)
                 break
-            if not pending.future.done():
-                pending.future.set_exception(self._late())
+            self._tell(pending, self._late())
         self._timer = self._loop.call_at(max(patience, now + self._timeout / _LOOKS), self._expire)
 
     def _late(self) -> NodeTimeout:

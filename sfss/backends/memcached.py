@@ -43,6 +43,7 @@ from sfss.memcache import (
     retrieval,
     storage,
 )
+from sfss.told import Tasks, Tell
 
 log = logging.getLogger("sfss.backends")
 
@@ -91,6 +92,7 @@ class MemcachedNode:
         self._keeper: asyncio.Task[None] | None = None
         self._statistics = Statistics(address, timeout)
         self._lists = Lists(address, connect_timeout=connect_timeout, timeout=timeout)
+        self._waiting = Tasks()  # reads for which there was no room at once
 
     @property
     def away(self) -> str | None:
@@ -106,12 +108,22 @@ class MemcachedNode:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
         self._why_away = STOPPING
+        await self._waiting.close()
         self._lists.close()
         await self._statistics.close()
 
     async def get(self, key: bytes) -> bytes | None:
         reply = await self._retrieve(b"get", key)
         return reply.values[0].data if reply.values else None
+
+    def get_soon(self, key: bytes, tell: Tell[bytes | None]) -> None:
+        _check_key(key)
+        fits = functools.partial(_is_value_of, key)
+        told = functools.partial(self._tell_value, tell)
+        if self._connection is None:
+            tell(self._is_away())
+        elif not self._connection.ask(fits, retrieval(b"get", key), told):
+            self._waiting.run(self.get(key), tell)
 
     async def gets(self, key: bytes) -> Versioned | None:
         self._check_cas()
@@ -176,6 +188,14 @@ class MemcachedNode:
     async def _retrieve(self, verb: bytes, key: bytes) -> Reply:
         _check_key(key)
         return await self._call(functools.partial(_is_value_of, key), 0, retrieval, verb, key)
+
+    def _tell_value(self, tell: Tell[bytes | None], outcome: Reply | SfssError) -> None:
+        if isinstance(outcome, SfssError):
+            tell(outcome)
+        elif _refused(outcome):
+            tell(self._refusal(outcome.line))
+        else:
+            tell(outcome.values[0].data if outcome.values else None)
 
     async def _store(self, fits: _Fits, request: Callable[[bytes, bytes], bytes], key: bytes, data: bytes) -> bool:
         _check_key(key)
@@ -337,7 +357,8 @@ def _refused(reply: Reply) -> bool:
 def _is_value_of(key: bytes, reply: Reply) -> bool:
     if reply.line != END:
         return _refused(reply)
-    return not reply.stats and (not reply.values or [value.key for value in reply.values] == [key])
+    values = reply.values
+    return not reply.stats and (not values or (len(values) == 1 and values[0].key == key))
 
 
 def _is_one_of(*lines: bytes, errors: tuple[bytes, ...] = _REFUSALS) -> _Fits:

@@ -41,7 +41,8 @@ class Window:
         """Give a place of ``size`` bytes back, to the first who waits."""
         self._requests += 1
         self._free += size
-        self._admit()
+        if self._queue:
+            self._admit()
 
     def _has_room(self, size: int) -> bool:
         return self._requests > 0 and (size <= self._free or self._free == self._size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import enum
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,8 +22,9 @@ from sfss.cluster.copies import Copies
 from sfss.cluster.lacking import Lacking
 from sfss.cluster.spread import put_newer
 from sfss.cluster.topology import Place, Topology
-from sfss.errors import Damaged, NodeError, OutOfSpace, Unavailable
+from sfss.errors import Damaged, NodeError, OutOfSpace, SfssError, Unavailable
 from sfss.record import Header, Record
+from sfss.told import Tasks, Tell
 
 _PARTING = 60.0  # seconds after which nothing is on its way any more to a node that was taken from the configuration
 
@@ -58,6 +60,7 @@ class Cluster:
         self._clock = Clock(lambda: self._nodes)
         self._tombstone_ttl = tombstone_ttl
         self._parting: dict[asyncio.Task[None], Backend] = {}
+        self._waiting = Tasks()  # reads of several copies
 
     async def start(self) -> None:
         """Connect to every node, or begin to try."""
@@ -65,6 +68,7 @@ class Cluster:
 
     async def close(self) -> None:
         """Disconnect from every node."""
+        await self._waiting.close()
         await self._copies.close()
         parting = dict(self._parting)
         for task in parting:
@@ -117,6 +121,14 @@ class Cluster:
             return None if data is None else _checked(node, data)
         found = await self._copies.find(key, place, whole=True)
         return None if found is None or found[1] is None else record.decode(found[1])
+
+    def get_soon(self, key: bytes, tell: Tell[Record | None]) -> None:
+        """Tell what ``get`` would return, or raise; perhaps before this returns."""
+        place = self._topology.place(key)
+        if (node := place.only) is not None:
+            node.get_soon(key, functools.partial(_tell_checked, node, tell))
+        else:
+            self._waiting.run(self.get(key), tell)
 
     async def head(self, key: bytes) -> Header | None:
         """The record's header, checked; its payload isn't read where the owner can do without."""
@@ -281,6 +293,17 @@ async def _part_with(node: Backend) -> None:
     """Disconnect when what was asked of the node when it was still one of ours must have ended."""
     await asyncio.sleep(_PARTING)
     await node.close()
+
+
+def _tell_checked(node: Backend, tell: Tell[Record | None], data: bytes | SfssError | None) -> None:
+    if data is None or isinstance(data, SfssError):
+        tell(data)
+        return
+    try:
+        found: Record | SfssError = _checked(node, data)
+    except Damaged as error:
+        found = error
+    tell(found)
 
 
 def _checked(node: Backend, data: bytes) -> Record:

@@ -25,10 +25,12 @@ from sfss.policies import Policies, Rules
 from sfss.record import MAX_OVERHEAD
 from sfss.uploads import Uploads
 from sfss.web import problems
+from sfss.web.connection import maker
 from sfss.web.connections import BACKLOG, Door, allowed
 from sfss.web.files import FileHandlers, condition
 from sfss.web.inflight import InFlight
 from sfss.web.listing import ListingHandlers
+from sfss.web.quick import Quick
 from sfss.web.status import StatusHandlers
 from sfss.web.uploads import COLLECTION, ITEM, UploadHandlers
 
@@ -40,6 +42,8 @@ _CUT_OFF = 0.1  # seconds for requests that are cut off to end; for aiohttp, 0 w
 CLUSTER = web.AppKey("CLUSTER", Cluster)
 IN_FLIGHT = web.AppKey("IN_FLIGHT", InFlight)
 POLICIES = web.AppKey("POLICIES", Policies)
+QUICK = web.AppKey("QUICK", Quick)
+STATUS = web.AppKey("STATUS", StatusHandlers)
 
 # Seconds that a connection may wait for its next request, or for the rest of a request's head. Longer than proxies keep
 # theirs (nginx: 60), so that it isn't closed just as they use it.
@@ -90,7 +94,10 @@ def create_app(settings: Settings) -> web.Application:
     app = web.Application(
         middlewares=[in_flight.middleware, status.counting, problems.middleware(settings.storage.retry_after)]
     )
+    quick = Quick(files, in_flight=in_flight, status=status, retry_after=settings.storage.retry_after)
     app[IN_FLIGHT] = in_flight
+    app[QUICK] = quick
+    app[STATUS] = status
     app[CLUSTER] = cluster
     app[POLICIES] = policies
     _add_routes(app, FileHandlers(files, body_timeout=settings.limits.body_timeout), ListingHandlers(files), status)
@@ -106,6 +113,7 @@ def create_app(settings: Settings) -> web.Application:
         yield
         if background is not None:
             await background.close()
+        await quick.close()
         await uploads.close()
         await files.close()
         await cluster.close()
@@ -174,7 +182,7 @@ async def serve(
     await runner.setup()
     try:
         assert runner.server is not None
-        door = Door(runner.server, allowed())
+        door = Door(runner.server, allowed(), maker(app[QUICK], **SERVER_OPTIONS))
         listening = await loop.create_server(door, sock=sock, ssl=tls_context(settings), backlog=BACKLOG)
         ready.set()
         reloading = asyncio.create_task(_reload_again_and_again(app, reloads or asyncio.Queue()))

@@ -83,13 +83,21 @@ def byte_range(headers: Mapping[str, str], current: Validators, size: int) -> tu
     return start, stop
 
 
-@functools.lru_cache(maxsize=1024)
 def http_date(seconds: int) -> str:
     """``Sun, 06 Nov 1994 08:49:37 GMT``."""
-    return email.utils.formatdate(seconds, usegmt=True)
+    day, second = divmod(seconds, 86400)
+    hour, second = divmod(second, 3600)
+    return f"{_http_day(day)} {hour:02}:{second // 60:02}:{second % 60:02} GMT"
+
+
+@functools.lru_cache(maxsize=1024)  # what is read often was mostly written on few days
+def _http_day(day: int) -> str:
+    return email.utils.formatdate(day * 86400, usegmt=True).removesuffix(" 00:00:00 GMT")
 
 
 def _matches(header_value: str, current: Validators | None, *, weakly: bool, header: str) -> bool:
+    if current is not None and header_value == current.etag:  # as nearly always
+        return True
     if header_value.strip() == "*":
         return current is not None
     if not _ENTITY_TAGS.fullmatch(header_value):

@@ -14,6 +14,7 @@ from typing import cast
 from aiohttp import web
 
 from sfss.errors import ConfigError
+from sfss.web.connection import MakeConnection
 
 MAX_CONNECTIONS = 10_000  # some 20 KiB each, idle
 BACKLOG = 256  # connections that the kernel keeps until they are accepted, and that asyncio accepts at once
@@ -35,12 +36,13 @@ def allowed() -> int:
 class Door:
     """Makes the protocol of each connection that comes in: the server's, or one that says that there are too many."""
 
-    def __init__(self, server: web.Server, most: int) -> None:
+    def __init__(self, server: web.Server, most: int, make: MakeConnection) -> None:
         self._server = server
         self._most = most
+        self._make = make
 
     def __call__(self) -> asyncio.Protocol:
-        return self._server() if len(self._server.connections) < self._most else _TurnedAway()
+        return self._make(self._server) if len(self._server.connections) < self._most else _TurnedAway()
 
 
 class _TurnedAway(asyncio.Protocol):

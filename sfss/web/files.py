@@ -9,12 +9,13 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 from multidict import MultiMapping
+from yarl import URL
 
 from sfss.errors import BadPath, BadRequest, Gone, PreconditionFailed
-from sfss.files import Condition, Files, Info
-from sfss.web import content_types
+from sfss.files import Condition, File, Files, Info
+from sfss.web import answers
 from sfss.web.bodies import receive
-from sfss.web.conditional import PRECONDITIONS, Outcome, Validators, byte_range, evaluate, http_date
+from sfss.web.conditional import PRECONDITIONS, Outcome, evaluate
 from sfss.web.headers import combined
 from sfss.web.sending import send
 
@@ -22,9 +23,8 @@ META_PREFIX = "x-meta-"  # a header X-Meta-NAME: VALUE is kept with the file, an
 MAX_META = 4096  # bytes of all names and values
 _REPLACED = 3  # times that a file may be replaced just while its first block is looked for
 META_NAME = re.compile(r"[a-z0-9_-]{1,64}")
-
-# What a user uploads must never run as a page of this origin, whatever its type says.
-_HARMLESS = {"Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
+# A query of nothing but a path in which nothing is escaped.
+_PLAIN_PATH = re.compile(r"path=([A-Za-z0-9/._~-]*)")
 
 
 class FileHandlers:
@@ -44,17 +44,10 @@ class FileHandlers:
         return await self._get(request)
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
-        file = await self._files.open(path_of(request))
-        validators = _validators(file.info)
-        if _not_modified(request, validators):
-            return web.Response(status=304, headers=_headers(file.info, validators, typed=False))
-        headers = _headers(file.info, validators)
-        part = byte_range(combined(request.headers, ("Range", "If-Range")), validators, file.info.size)
-        start, stop = part or (0, file.info.size)
-        status = 200
-        if part is not None:
-            status = 206
-            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.info.size}"
+        file = _opened_already(request) or await self._files.open(path_of(request))
+        status, headers, start, stop = answers.to_get(file.info, answers.asked(request.headers))
+        if status == 304:
+            return web.Response(status=status, headers=headers)
         if file.content is not None:
             return web.Response(status=status, body=bytes(file.content[start:stop]), headers=headers)
         headers["Content-Length"] = str(stop - start)
@@ -64,25 +57,24 @@ class FileHandlers:
     async def head(self, request: web.Request) -> web.Response:
         """HEAD: what GET would say of the file, which isn't read where that can be."""
         info = await self._files.stat(path_of(request))
-        validators = _validators(info)
-        if _not_modified(request, validators):
-            return web.Response(status=304, headers=_headers(info, validators, typed=False))
-        return web.Response(headers={**_headers(info, validators), "Content-Length": str(info.size)})
+        answer = answers.to_head(info, answers.asked(request.headers))
+        if answer.status == 304:
+            return web.Response(status=answer.status, headers=answer.headers)
+        return web.Response(headers={**answer.headers, "Content-Length": str(info.size)})
 
     async def put(self, request: web.Request) -> web.Response:
         """PUT: 200, whether the file is new or not."""
         info = await self._store(request)
-        return web.Response(headers={"ETag": _etag(info)})
+        return web.Response(headers={"ETag": answers.etag(info)})
 
     async def post(self, request: web.Request) -> web.Response:
         """POST: 201, with where the file is."""
         info = await self._store(request)
-        where = request.rel_url.with_path("/file").with_query({"path": info.path})
-        return web.Response(status=201, headers={"ETag": _etag(info), "Location": str(where)})
+        return web.Response(status=201, headers={"ETag": answers.etag(info), "Location": location(info.path)})
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE: 204."""
-        await self._files.delete(path_of(request), condition(combined(request.headers, PRECONDITIONS)))
+        await self._files.delete(path_of(request), condition_of(request.headers))
         return web.Response(status=204)
 
     async def _store(self, request: web.Request) -> Info:
@@ -94,15 +86,34 @@ class FileHandlers:
             upload.content,
             size=upload.size,
             type=upload.type,
-            meta=_meta_given(request.headers),
-            condition=condition(combined(request.headers, PRECONDITIONS)),
+            meta=meta_given(request.headers),
+            condition=condition_of(request.headers),
         )
 
 
+def _opened_already(request: web.Request) -> File | None:
+    """The file, if the connection has just looked what it is; once."""
+    protocol = request.protocol
+    file: File | None = getattr(protocol, "opened", None)
+    if file is not None:
+        protocol.opened = None  # type: ignore[attr-defined]
+    return file
+
+
 def path_of(request: web.Request) -> str:
-    """The query's ``path``, decoded once. What isn't UTF-8 in it is kept as surrogates, which no path may hold."""
-    query = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True, errors="surrogateescape")
-    found = [value for name, value in query if name == "path"]
+    """The query's ``path``: ``path_in``."""
+    return path_in(request.rel_url.raw_query_string)
+
+
+def path_in(query: str) -> str:
+    """A query's ``path``, decoded once. What isn't UTF-8 in it is kept as surrogates, which no path may hold.
+
+    Raises BadPath if there is none, or there are several.
+    """
+    if (plain := _PLAIN_PATH.fullmatch(query)) is not None:
+        return plain[1]
+    parts = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
+    found = [value for name, value in parts if name == "path"]
     if not found:
         raise BadPath("the query has no path: add ?path=FOLDER/NAME")
     if len(found) > 1:
@@ -110,27 +121,16 @@ def path_of(request: web.Request) -> str:
     return found[0]
 
 
-def _etag(info: Info) -> str:
-    return f'"{info.sha256.hex()}"'
+def location(path: str) -> str:
+    """Where a file is, as a URL without a host."""
+    if _PLAIN_PATH.fullmatch(url := f"path={path}") is not None:
+        return f"/file?{url}"
+    return str(URL.build(path="/file", query={"path": path}))
 
 
-def _validators(info: Info) -> Validators:
-    return Validators(_etag(info), info.modified // 1_000_000)
-
-
-def _headers(info: Info, validators: Validators, *, typed: bool = True) -> dict[str, str]:
-    headers = {"ETag": validators.etag, "Last-Modified": http_date(validators.modified), **_HARMLESS}
-    if typed:
-        headers["Content-Type"] = info.type or content_types.guess(info.path)
-        headers |= {f"X-Meta-{name.title()}": value for name, value in info.meta.items()}
-    return headers
-
-
-def _not_modified(request: web.Request, validators: Validators) -> bool:
-    outcome = evaluate(combined(request.headers, PRECONDITIONS), validators, reading=True)
-    if outcome is Outcome.FAILED:
-        raise PreconditionFailed("the file is not in the state that If-Match or If-Unmodified-Since asks for")
-    return outcome is Outcome.NOT_MODIFIED
+def condition_of(headers: MultiMapping[str]) -> Condition | None:
+    """The preconditions of a write; None if there are none."""
+    return condition(combined(headers, PRECONDITIONS))
 
 
 def condition(preconditions: Mapping[str, str]) -> Condition | None:
@@ -139,14 +139,15 @@ def condition(preconditions: Mapping[str, str]) -> Condition | None:
         return None
 
     def check(info: Info | None) -> None:
-        if evaluate(preconditions, _validators(info) if info else None, reading=False) is not Outcome.PROCEED:
-            state = f"its ETag is {_etag(info)}" if info else "there is no file"
+        if evaluate(preconditions, answers.validators_of(info) if info else None, reading=False) is not Outcome.PROCEED:
+            state = f"its ETag is {answers.etag(info)}" if info else "there is no file"
             raise PreconditionFailed(f"nothing was changed, for the precondition doesn't hold: {state}")
 
     return check
 
 
-def _meta_given(headers: MultiMapping[str]) -> dict[str, str]:
+def meta_given(headers: MultiMapping[str]) -> dict[str, str]:
+    """What is to be kept with a file. Raises BadRequest."""
     meta = {}
     for header, value in headers.items():
         name = header.lower()

@@ -21,19 +21,32 @@ class InFlight:
         self._none_left: asyncio.Event | None = None  # made when the stop begins
 
     @property
+    def stopping(self) -> bool:
+        """Whether each client is to hang up after its answer."""
+        return self._none_left is not None
+
+    def begin(self) -> None:
+        """A request is being worked on."""
+        self._count += 1
+
+    def end(self) -> None:
+        """It has its answer, or nobody waits for it any more."""
+        self._count -= 1
+        if self._none_left is not None and self._count == 0:
+            self._none_left.set()
+
+    @property
     def middleware(self) -> Middleware:
         """Counts, and while stopping asks each client to hang up after its answer."""
 
         @web.middleware
         async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
-            self._count += 1
+            self.begin()
             try:
                 response = await handler(request)
             finally:
-                self._count -= 1
-                if self._none_left is not None and self._count == 0:
-                    self._none_left.set()
-            if self._none_left is not None:
+                self.end()
+            if self.stopping:
                 response.force_close()
             return response
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from typing import NamedTuple
 
+import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
@@ -79,12 +79,12 @@ def middleware(retry_after: float) -> Middleware:
         try:
             return await handler(request)
         except SfssError as error:
-            response = of(error, retry_after)
+            status, headers, body = document(error, retry_after)
         except web.HTTPException as error:
-            response = _of_http(error)
-        except Exception:
-            log.exception("%s %s failed: this is a bug in sfss", request.method, request.path_qs)
-            response = _response(PROBLEMS[SfssError], "sfss has a bug here; its log has the details")
+            status, headers, body = _of_http(error)
+        except Exception:  # noqa: BLE001  it is logged
+            status, headers, body = bug(f"{request.method} {request.path_qs}")
+        response = web.Response(status=status, headers=headers, body=body)
         if "Expect" in request.headers:  # what comes next may be the body that wasn't asked for, or another request
             response.force_close()
         return response
@@ -92,23 +92,43 @@ def middleware(retry_after: float) -> Middleware:
     return problems
 
 
-def of(error: SfssError, retry_after: float) -> web.Response:
-    """The problem document of one of our own errors."""
-    problem = next(problem for kind, problem in PROBLEMS.items() if isinstance(error, kind))
+class Document(NamedTuple):
+    """A problem document with what it is sent by."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def document(error: SfssError, retry_after: float) -> Document:
+    """The problem document of one of our own errors. ``retry_after``: seconds, for 504."""
+    problem = _problem_of(error)
     extensions: dict[str, object] = {}
     headers: dict[str, str] = {}
     if isinstance(error, TooLarge):
-        extensions = {"limit": error.limit, "setting": error.setting}
+        extensions = {"limit": int(error.limit), "setting": error.setting}
     elif isinstance(error, NodeError | Unsupported):
         extensions = {"node": error.node}
     elif isinstance(error, Unsatisfiable):
         headers = {"Content-Range": f"bytes */{error.size}"}
     if problem.status == 504:
         headers["Retry-After"] = str(math.ceil(retry_after))
-    return _response(problem, str(error), extensions, headers)
+    return _document(problem, str(error), extensions, headers)
 
 
-def _of_http(error: web.HTTPException) -> web.Response:
+def bug(what: str) -> Document:
+    """For what should not have happened, while it is being handled as an exception: that goes to the log."""
+    log.exception("%s failed: this is a bug in sfss", what)
+    return _document(PROBLEMS[SfssError], "sfss has a bug here; its log has the details", {}, {})
+
+
+def _problem_of(error: SfssError) -> Problem:
+    if isinstance(error, NotFound):  # what is asked most
+        return PROBLEMS[NotFound]
+    return next(problem for kind, problem in PROBLEMS.items() if isinstance(error, kind))
+
+
+def _of_http(error: web.HTTPException) -> Document:
     """aiohttp's own errors: no such page, no such method, an expectation that can't be met."""
     detail = error.text or error.reason
     if error.status == 404:
@@ -116,25 +136,16 @@ def _of_http(error: web.HTTPException) -> web.Response:
     elif isinstance(error, web.HTTPMethodNotAllowed):
         detail = f"{error.method} can't be done here: {', '.join(sorted(error.allowed_methods))} can"
     headers = {name: value for name, value in error.headers.items() if name == "Allow"}
-    return _response(Problem(error.status, "http", error.reason), detail, {}, headers)
+    return _document(Problem(error.status, "http", error.reason), detail, {}, headers)
 
 
-def _response(
-    problem: Problem,
-    detail: str,
-    extensions: dict[str, object] | None = None,
-    headers: dict[str, str] | None = None,
-) -> web.Response:
-    document = {
+def _document(problem: Problem, detail: str, extensions: dict[str, object], headers: dict[str, str]) -> Document:
+    fields = {
         "type": f"urn:sfss:{problem.name}",
         "title": problem.title,
         "status": problem.status,
-        "detail": detail,
-        **(extensions or {}),
+        "detail": detail.encode(errors="replace").decode(),  # a path that isn't UTF-8 holds surrogates
+        **extensions,
     }
-    return web.Response(
-        status=problem.status,
-        body=json.dumps(document, ensure_ascii=False).encode(errors="replace"),
-        content_type="application/problem+json",
-        headers=headers,
-    )
+    headers["Content-Type"] = "application/problem+json"
+    return Document(problem.status, headers, msgspec.json.encode(fields))

@@ -29,10 +29,18 @@ class StatusHandlers:
         @web.middleware
         async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
             response = await handler(request)
-            self._responses[response.status] += 1
+            self.responded(response.status)
             return response
 
         return count
+
+    def responded(self, status: int) -> None:
+        """Count a response."""
+        self._responses[status] += 1
+
+    def count_of(self, status: int) -> int:
+        """Responses of this status, since the start."""
+        return self._responses[status]
 
     async def status(self, request: web.Request) -> web.Response:
         """GET /status: every node's STATS; with ``format=full`` the front's figures too."""

