@@ -8,6 +8,7 @@ the call that asks returns, and whatever has become of who asked.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -25,6 +26,13 @@ def settle(future: asyncio.Future[T], outcome: T | SfssError) -> None:
         future.set_exception(outcome)
     else:
         future.set_result(outcome)
+
+
+async def outcome(begin: Callable[[Tell[T]], None]) -> T:
+    """What ``begin`` has told, for coroutines."""
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    begin(functools.partial(settle, future))
+    return await future
 
 
 class Tasks:
@@ -50,7 +58,7 @@ class Tasks:
 
 async def _outcome_of(work: Coroutine[Any, Any, T], tell: Tell[T]) -> None:
     try:
-        outcome: T | SfssError = await work
+        told: T | SfssError = await work
     except SfssError as error:
-        outcome = error
-    tell(outcome)
+        told = error
+    tell(told)

@@ -99,6 +99,9 @@ class Backend(Protocol):
     async def head(self, key: bytes) -> bytes | None:
         """At least the prefix and header of the record, the whole of it from a node that can't do better."""
 
+    def head_soon(self, key: bytes, tell: Tell[bytes | None]) -> None:
+        """Tell what ``head`` would return, or raise, likewise."""
+
     async def set(self, key: bytes, data: bytes, expiry: int = 0) -> bool:
         """Store, whatever was there; for ``expiry`` seconds (only where the node has ``ttl``) or, 0, for good.
 

@@ -117,13 +117,7 @@ class MemcachedNode:
         return reply.values[0].data if reply.values else None
 
     def get_soon(self, key: bytes, tell: Tell[bytes | None]) -> None:
-        _check_key(key)
-        fits = functools.partial(_is_value_of, key)
-        told = functools.partial(self._tell_value, tell)
-        if self._connection is None:
-            tell(self._is_away())
-        elif not self._connection.ask(fits, retrieval(b"get", key), told):
-            self._waiting.run(self.get(key), tell)
+        self._retrieve_soon(b"get", key, tell)
 
     async def gets(self, key: bytes) -> Versioned | None:
         self._check_cas()
@@ -131,8 +125,11 @@ class MemcachedNode:
         return Versioned(reply.values[0].data, reply.values[0].cas) if reply.values else None
 
     async def head(self, key: bytes) -> bytes | None:
-        reply = await self._retrieve(b"head" if self.capabilities and self.capabilities.head else b"get", key)
+        reply = await self._retrieve(self._verb_of_head(), key)
         return reply.values[0].data if reply.values else None
+
+    def head_soon(self, key: bytes, tell: Tell[bytes | None]) -> None:
+        self._retrieve_soon(self._verb_of_head(), key, tell)
 
     async def set(self, key: bytes, data: bytes, expiry: int = 0) -> bool:
         request = functools.partial(storage, b"set", expiry=self._expiry(expiry)) if expiry else _SET
@@ -188,6 +185,19 @@ class MemcachedNode:
     async def _retrieve(self, verb: bytes, key: bytes) -> Reply:
         _check_key(key)
         return await self._call(functools.partial(_is_value_of, key), 0, retrieval, verb, key)
+
+    def _verb_of_head(self) -> bytes:
+        return b"head" if self.capabilities and self.capabilities.head else b"get"
+
+    def _retrieve_soon(self, verb: bytes, key: bytes, tell: Tell[bytes | None]) -> None:
+        _check_key(key)
+        if self._connection is None:
+            tell(self._is_away())
+            return
+        fits = functools.partial(_is_value_of, key)
+        told = functools.partial(self._tell_value, tell)
+        if not self._connection.ask(fits, retrieval(verb, key), told):
+            self._waiting.run(self._retrieve(verb, key), told)
 
     def _tell_value(self, tell: Tell[bytes | None], outcome: Reply | SfssError) -> None:
         if isinstance(outcome, SfssError):

@@ -27,12 +27,13 @@ from __future__ import annotations
 import asyncio
 import random
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sfss import record
 from sfss.backends.base import Backend
+from sfss.cluster import agreement
 from sfss.cluster.inquiry import Answer, Inquiry
 from sfss.cluster.lacking import Lacking
 from sfss.cluster.latency import Latency
@@ -40,7 +41,8 @@ from sfss.cluster.spread import Spread, Upon, put_newer
 from sfss.cluster.topology import Place
 from sfss.cluster.wholeness import Wholeness
 from sfss.errors import Damaged, OutOfSpace, SfssError, TooLarge
-from sfss.record import Header
+from sfss.record import Header, Record
+from sfss.told import Tasks, Tell
 
 MENDING = 16  # copies that are put right at a time; what comes then is left to the next read, or to repair
 SIMILAR = 2.0  # nodes that are so many times as slow as the quickest still count as quick
@@ -68,9 +70,11 @@ class Copies:
         self._latencies: weakref.WeakKeyDictionary[Backend, Latency] = weakref.WeakKeyDictionary()
         self._behind: set[asyncio.Task[Any]] = set()  # what goes on behind answers
         self._mending: set[bytes] = set()
+        self._reading = Tasks()
 
     async def close(self) -> None:
-        """Give up what goes on behind answers."""
+        """Give up what goes on, behind answers too."""
+        await self._reading.close()
         for task in self._behind:
             task.cancel()
         if self._behind:
@@ -126,15 +130,29 @@ class Copies:
 
     # --- reading ---
 
-    async def find(self, key: bytes, place: Place, *, whole: bool) -> tuple[Header, bytes | None] | None:
+    def read_soon(self, key: bytes, place: Place, tell: Tell[Record | None]) -> None:
+        """Tell the record of ``find``, or what that would raise; perhaps before this returns."""
+
+        def otherwise(slow: Collection[Backend]) -> None:
+            self._reading.run(self._read(key, place, slow), tell)
+
+        agreement.read(self, key, place, tell, otherwise)
+
+    async def _read(self, key: bytes, place: Place, slow: Collection[Backend]) -> Record | None:
+        found = await self.find(key, place, whole=True, slow=slow)
+        return None if found is None or found[1] is None else record.decode(found[1])
+
+    async def find(
+        self, key: bytes, place: Place, *, whole: bool, slow: Collection[Backend] = ()
+    ) -> tuple[Header, bytes | None] | None:
         """The newest version, its record too if ``whole``; None if it is sure that there is none.
 
-        Tombstones are found like any other version. Raises Unavailable, or Damaged if only damaged copies answer.
+        ``slow`` nodes, which let one wait just now, are asked last. Tombstones are found like any other version. Raises
+        Unavailable, or Damaged if only damaged copies answer.
         """
-        search = Inquiry(self, key, place, whole=whole)
+        search = Inquiry(self, key, place, whole=whole, slow=slow)
         newest = await search.run()
-        if random.random() < COMPARED:
-            self.later(self._compare(key, place))
+        self.compare_now_and_then(key, place)
         if newest is None or newest.header is None:
             return None
         holders, lacking = search.holders(newest), search.lacking(newest)
@@ -146,6 +164,11 @@ class Copies:
         elif lacking:
             self._mend(key, holders[0], newest, lacking)
         return newest.header, newest.data
+
+    def compare_now_and_then(self, key: bytes, place: Place) -> None:
+        """Behind some of the answers, look at all nodes."""
+        if random.random() < COMPARED:
+            self.later(self._compare(key, place))
 
     async def _compare(self, key: bytes, place: Place) -> None:
         """Behind an answer, look whether one of the other nodes has a newer version, or an owner none."""

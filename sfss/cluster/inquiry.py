@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sfss import record
@@ -30,7 +30,9 @@ class Answer(NamedTuple):
 class Inquiry:
     """One read: asks nodes until what they say is enough."""
 
-    def __init__(self, copies: Copies, key: bytes, place: Place, *, whole: bool) -> None:
+    def __init__(
+        self, copies: Copies, key: bytes, place: Place, *, whole: bool, slow: Collection[Backend] = ()
+    ) -> None:
         self.answers: dict[Backend, Answer] = {}
         self.damaged: list[Backend] = []
         self._copies = copies
@@ -38,6 +40,8 @@ class Inquiry:
         self._place = place
         self._whole = whole
         self._queue = copies.order(place.owners) + copies.order(place.spares)
+        if slow:
+            self._queue.sort(key=lambda node: node in slow)
         self._asked: dict[asyncio.Task[Answer], Backend] = {}  # that have not been heard yet
         self._failures: list[SfssError] = []
 

@@ -24,7 +24,7 @@ from sfss.cluster.spread import put_newer
 from sfss.cluster.topology import Place, Topology
 from sfss.errors import Damaged, NodeError, OutOfSpace, SfssError, Unavailable
 from sfss.record import Header, Record
-from sfss.told import Tasks, Tell
+from sfss.told import Tell, outcome
 
 _PARTING = 60.0  # seconds after which nothing is on its way any more to a node that was taken from the configuration
 
@@ -60,7 +60,6 @@ class Cluster:
         self._clock = Clock(lambda: self._nodes)
         self._tombstone_ttl = tombstone_ttl
         self._parting: dict[asyncio.Task[None], Backend] = {}
-        self._waiting = Tasks()  # reads of several copies
 
     async def start(self) -> None:
         """Connect to every node, or begin to try."""
@@ -68,7 +67,6 @@ class Cluster:
 
     async def close(self) -> None:
         """Disconnect from every node."""
-        await self._waiting.close()
         await self._copies.close()
         parting = dict(self._parting)
         for task in parting:
@@ -115,12 +113,7 @@ class Cluster:
 
     async def get(self, key: bytes) -> Record | None:
         """The record, checked; None if there is none for sure. Raises Damaged, Unavailable."""
-        place = self._topology.place(key)
-        if (node := place.only) is not None:
-            data = await node.get(key)
-            return None if data is None else _checked(node, data)
-        found = await self._copies.find(key, place, whole=True)
-        return None if found is None or found[1] is None else record.decode(found[1])
+        return await outcome(functools.partial(self.get_soon, key))
 
     def get_soon(self, key: bytes, tell: Tell[Record | None]) -> None:
         """Tell what ``get`` would return, or raise; perhaps before this returns."""
@@ -128,7 +121,7 @@ class Cluster:
         if (node := place.only) is not None:
             node.get_soon(key, functools.partial(_tell_checked, node, tell))
         else:
-            self._waiting.run(self.get(key), tell)
+            self._copies.read_soon(key, place, tell)
 
     async def head(self, key: bytes) -> Header | None:
         """The record's header, checked; its payload isn't read where the owner can do without."""

@@ -1,6 +1,6 @@
 """Heads of requests and of answers as bytes: those that are simple, and often. Pure.
 
-What is read here is a strict part of HTTP/1.1 (RFC 9112): one request line and fields, nothing folded, nothing doubtful,
+What is read here is a strict part of HTTP/1.1 (RFC 9112): a request line and fields, nothing folded, nothing doubtful,
 every line ended by CRLF. Of any other head nothing is said (None), and aiohttp reads it.
 """
 
