@@ -13,7 +13,6 @@ import hashlib
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -39,7 +38,7 @@ _NAMED_WITHIN = 30.0
 _REMEMBERED, _SMALL_MANIFEST = 10_000, 16
 
 
-class Info(NamedTuple):
+class Info(msgspec.Struct, frozen=True, gc=False):
     """What is known of a file."""
 
     path: str
@@ -50,7 +49,7 @@ class Info(NamedTuple):
     meta: dict[str, str]
 
 
-class File(NamedTuple):
+class File(msgspec.Struct, frozen=True, gc=False):
     """A file: one record, whole, or striped over blocks."""
 
     info: Info
@@ -321,7 +320,9 @@ class Files:
     # --- within ---
 
     def _opened(self, path: str, found: Record | None) -> File:
-        if found is None or not _is_file(path, found.header):
+        if found is None or (
+            (found.header.kind is not Kind.FILE or found.header.path) and not _is_file(path, found.header)
+        ):
             raise NotFound(path)
         info = _info(path, found.header)
         if found.header.kind == Kind.FILE:

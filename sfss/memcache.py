@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from sfss.errors import ProtocolError
 
 MAX_KEY = 250  # bytes; Beansdb's limit too
@@ -87,7 +89,7 @@ class _Large:
 # --- the client's end: requests out, replies in ---------------------------------------------------------------------
 
 
-class Value(NamedTuple):
+class Value(msgspec.Struct, frozen=True, gc=False):
     """One ``VALUE`` of a reply. ``cas`` is 0 where the request didn't ask for it."""
 
     key: bytes
@@ -96,7 +98,7 @@ class Value(NamedTuple):
     cas: int
 
 
-class Reply(NamedTuple):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """One whole reply: its last line, and what came before it."""
 
     line: bytes

@@ -34,7 +34,6 @@ _PREFIX = struct.Struct(">4sBBHQ")
 _MAGIC = b"SFSS"
 _FORMAT = 1
 _START = _MAGIC + bytes((_FORMAT, 0))
-_LENGTH = slice(6, 8)  # where the header's stands
 _CHECKED = 8  # how much of the prefix its checksum covers: all before itself
 
 PREFIX_SIZE = _PREFIX.size
@@ -73,7 +72,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.version, self.front
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A header and its payload, both checked against each other."""
 
     header: Header
@@ -160,12 +159,12 @@ def decode(data: bytes) -> Record:
 
     Raises Damaged.
     """
-    end = PREFIX_SIZE + int.from_bytes(data[_LENGTH], "big")
+    end = PREFIX_SIZE + (data[6] << 8 | data[7]) if len(data) >= PREFIX_SIZE else 0
     header = _decode_checked(data, data[PREFIX_SIZE:end]) or decode_header(data)[0]
     payload = memoryview(data)[end:]
     if len(payload) != header.payload_size:
         raise Damaged(f"the record's payload has {len(payload)} bytes where {header.payload_size} belong")
-    if payload_checksum(payload) != header.payload_xxh3:
+    if xxhash.xxh3_128_digest(payload) != header.payload_xxh3:
         raise Damaged("the checksum of the record's payload doesn't hold")
     return Record(header, payload)
 

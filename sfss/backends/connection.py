@@ -27,6 +27,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import ParamSpec, cast
 
+import msgspec
+
 from sfss.backends.window import Window
 from sfss.errors import NodeAway, NodeBroken, NodeError, NodeTimeout, ProtocolError
 from sfss.memcache import Reply, ReplyParser
@@ -43,18 +45,14 @@ _LOOKS = 50  # at most so many looks for late requests in the time of one time-o
 _P = ParamSpec("_P")
 
 
-class _Pending:
+class _Pending(msgspec.Struct, gc=False):
     """A request on its way."""
 
-    __slots__ = ("deadline", "fits", "sent", "size", "tells")
-
-    def __init__(self, tell: Tell[Reply], fits: Callable[[Reply], bool], sent: float, deadline: float,
-                 size: int) -> None:  # fmt: skip
-        self.tells = [tell]  # several, if the same was asked before it had left; none, when all have been told
-        self.fits = fits
-        self.sent = sent
-        self.deadline = deadline  # never before that of the request in front: all wait equally long
-        self.size = size
+    tells: list[Tell[Reply]]  # several, if the same was asked before it had left; none, when all have been told
+    fits: Callable[[Reply], bool]
+    sent: float
+    deadline: float  # never before that of the request in front: all wait equally long
+    size: int
 
 
 class Connection(asyncio.Protocol):
@@ -174,7 +172,7 @@ class Connection(asyncio.Protocol):
     def _send(self, fits: Callable[[Reply], bool], size: int, request: bytes, tell: Tell[Reply]) -> _Pending:
         """Put the request on its way; its place in the window has been taken."""
         now = self._loop.time()
-        pending = _Pending(tell, fits, now, now + self._timeout, size)
+        pending = _Pending([tell], fits, now, now + self._timeout, size)
         self._pending.append(pending)
         if self._timer is None:
             self._timer = self._loop.call_at(pending.deadline, self._expire)

@@ -196,16 +196,16 @@ class MemcachedNode:
             return
         fits = functools.partial(_is_value_of, key)
         told = functools.partial(self._tell_value, tell)
-        if not self._connection.ask(fits, retrieval(verb, key), told):
+        if not self._connection.ask(fits, b"%b %b\r\n" % (verb, key), told):
             self._waiting.run(self._retrieve(verb, key), told)
 
     def _tell_value(self, tell: Tell[bytes | None], outcome: Reply | SfssError) -> None:
         if isinstance(outcome, SfssError):
             tell(outcome)
-        elif _refused(outcome):
-            tell(self._refusal(outcome.line))
-        else:
+        elif outcome.line == END:
             tell(outcome.values[0].data if outcome.values else None)
+        else:
+            tell(self._refusal(outcome.line))
 
     async def _store(self, fits: _Fits, request: Callable[[bytes, bytes], bytes], key: bytes, data: bytes) -> bool:
         _check_key(key)

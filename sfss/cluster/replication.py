@@ -293,17 +293,10 @@ def _tell_checked(node: Backend, tell: Tell[Record | None], data: bytes | SfssEr
         tell(data)
         return
     try:
-        found: Record | SfssError = _checked(node, data)
+        found: Record | SfssError = record.decode(data)
     except Damaged as error:
-        found = error
+        found = _on(node, error)
     tell(found)
-
-
-def _checked(node: Backend, data: bytes) -> Record:
-    try:
-        return record.decode(data)
-    except Damaged as error:
-        raise _on(node, error) from None
 
 
 def _checked_header(node: Backend, data: bytes) -> Header:

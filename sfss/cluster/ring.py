@@ -36,21 +36,19 @@ class Ring:
 
     def owners(self, key: bytes) -> tuple[str, ...]:
         """The names of the first ``count`` distinct nodes from the key's point on."""
-        return self._owners[self._at(key)]
+        at = bisect_left(self._positions, _point(key))
+        return self._owners[at] if at < len(self._owners) else self._owners[0]
 
     def order(self, key: bytes) -> Iterator[str]:
         """The names of all nodes, as they are met from the key's point on."""
         met: set[str] = set()
-        for at in itertools.count(self._at(key)):
+        point = _point(key)
+        for at in itertools.count(bisect_left(self._positions, point)):
             if (name := self._owners[at % len(self._owners)][0]) not in met:
                 met.add(name)
                 yield name
             if len(met) == self._size:
                 return
-
-    def _at(self, key: bytes) -> int:
-        point = int.from_bytes(hashlib.md5(key, usedforsecurity=False).digest()[:4], "little")
-        return bisect_left(self._positions, point) % len(self._positions)
 
 
 def _owners_at(names: list[str], count: int) -> list[tuple[str, ...]]:
@@ -64,3 +62,7 @@ def _owners_at(names: list[str], count: int) -> list[tuple[str, ...]]:
                 break
         found.append(tuple(owners))
     return found
+
+
+def _point(key: bytes) -> int:
+    return int.from_bytes(hashlib.md5(key, usedforsecurity=False).digest()[:4], "little")

@@ -23,10 +23,8 @@ class Asked(NamedTuple):
     preconditions: Mapping[str, str]
     ranges: Mapping[str, str]
 
-    @property
-    def nothing(self) -> bool:
-        """Whether the file is wanted whole, whatever its state."""
-        return not (self.preconditions or self.ranges)
+
+NOTHING = Asked({}, {})  # the file is wanted whole, whatever its state
 
 
 class Answer(NamedTuple):
@@ -40,7 +38,8 @@ class Answer(NamedTuple):
 
 def asked(headers: MultiMapping[str]) -> Asked:
     """By the headers of a GET or HEAD."""
-    return Asked(combined(headers, PRECONDITIONS), combined(headers, ("Range", "If-Range")))
+    found = Asked(combined(headers, PRECONDITIONS), combined(headers, ("Range", "If-Range")))
+    return NOTHING if found == NOTHING else found
 
 
 def to_get(info: Info, wanted: Asked) -> Answer:

@@ -16,6 +16,9 @@ _ENTITY_TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\U0010ffff]*"'
 _ENTITY_TAGS = re.compile(rf"[ \t,]*{_ENTITY_TAG}(?:[ \t]*,(?:[ \t]*{_ENTITY_TAG})?)*[ \t]*")
 _BYTE_RANGE = re.compile(r"bytes=[ \t]*(\d{0,20})-(\d{0,20})[ \t]*", re.IGNORECASE | re.ASCII)
 
+_MINUTES = [f"{minute // 60:02}:{minute % 60:02}" for minute in range(24 * 60)]
+_SECONDS = [f"{second:02}" for second in range(60)]
+
 PRECONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
 
 
@@ -85,9 +88,9 @@ def byte_range(headers: Mapping[str, str], current: Validators, size: int) -> tu
 
 def http_date(seconds: int) -> str:
     """``Sun, 06 Nov 1994 08:49:37 GMT``."""
-    day, second = divmod(seconds, 86400)
-    hour, second = divmod(second, 3600)
-    return f"{_http_day(day)} {hour:02}:{second // 60:02}:{second % 60:02} GMT"
+    minutes, second = divmod(seconds, 60)
+    day, minute = divmod(minutes, 24 * 60)
+    return f"{_http_day(day)} {_MINUTES[minute]}:{_SECONDS[second]} GMT"
 
 
 @functools.lru_cache(maxsize=1024)  # what is read often was mostly written on few days

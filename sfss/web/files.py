@@ -5,26 +5,23 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from urllib.parse import parse_qsl
 
 from aiohttp import web
 from multidict import MultiMapping
-from yarl import URL
 
-from sfss.errors import BadPath, BadRequest, Gone, PreconditionFailed
+from sfss.errors import BadRequest, Gone, PreconditionFailed
 from sfss.files import Condition, File, Files, Info
 from sfss.web import answers
 from sfss.web.bodies import receive
 from sfss.web.conditional import PRECONDITIONS, Outcome, evaluate
 from sfss.web.headers import combined
 from sfss.web.sending import send
+from sfss.web.urls import location, path_of
 
 META_PREFIX = "x-meta-"  # a header X-Meta-NAME: VALUE is kept with the file, and comes back with it
 MAX_META = 4096  # bytes of all names and values
 _REPLACED = 3  # times that a file may be replaced just while its first block is looked for
 META_NAME = re.compile(r"[a-z0-9_-]{1,64}")
-# A query of nothing but a path in which nothing is escaped.
-_PLAIN_PATH = re.compile(r"path=([A-Za-z0-9/._~-]*)")
 
 
 class FileHandlers:
@@ -98,34 +95,6 @@ def _opened_already(request: web.Request) -> File | None:
     if file is not None:
         protocol.opened = None  # type: ignore[attr-defined]
     return file
-
-
-def path_of(request: web.Request) -> str:
-    """The query's ``path``: ``path_in``."""
-    return path_in(request.rel_url.raw_query_string)
-
-
-def path_in(query: str) -> str:
-    """A query's ``path``, decoded once. What isn't UTF-8 in it is kept as surrogates, which no path may hold.
-
-    Raises BadPath if there is none, or there are several.
-    """
-    if (plain := _PLAIN_PATH.fullmatch(query)) is not None:
-        return plain[1]
-    parts = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
-    found = [value for name, value in parts if name == "path"]
-    if not found:
-        raise BadPath("the query has no path: add ?path=FOLDER/NAME")
-    if len(found) > 1:
-        raise BadPath("the query has more than one path")
-    return found[0]
-
-
-def location(path: str) -> str:
-    """Where a file is, as a URL without a host."""
-    if _PLAIN_PATH.fullmatch(url := f"path={path}") is not None:
-        return f"/file?{url}"
-    return str(URL.build(path="/file", query={"path": path}))
 
 
 def condition_of(headers: MultiMapping[str]) -> Condition | None:

@@ -19,11 +19,7 @@ class InFlight:
     def __init__(self) -> None:
         self._count = 0
         self._none_left: asyncio.Event | None = None  # made when the stop begins
-
-    @property
-    def stopping(self) -> bool:
-        """Whether each client is to hang up after its answer."""
-        return self._none_left is not None
+        self.stopping = False  # whether each client is to hang up after its answer
 
     def begin(self) -> None:
         """A request is being worked on."""
@@ -54,6 +50,7 @@ class InFlight:
 
     async def finish(self, timeout: float) -> int:
         """Wait until no handler is at work, ``timeout`` seconds at most; returns how many still are."""
+        self.stopping = True
         self._none_left = asyncio.Event()
         if self._count:
             try:

@@ -12,16 +12,20 @@ is not plainly of this kind is left to aiohttp, before or, where a file turns ou
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Protocol
 
 from sfss.errors import SfssError
 from sfss.files import SMALL, File, Files, Info
 from sfss.web import answers, content_types, heads, problems
-from sfss.web.answers import Asked
-from sfss.web.files import condition, location, meta_given, path_in
+from sfss.web.answers import NOTHING
+from sfss.web.files import condition, meta_given
 from sfss.web.heads import Head
 from sfss.web.inflight import InFlight
 from sfss.web.status import StatusHandlers
+from sfss.web.urls import location
+
+_NO_CONTENT = memoryview(b"")
 
 
 class Asker(Protocol):
@@ -46,14 +50,9 @@ class Quick:
         self._tasks: set[asyncio.Task[None]] = set()
         self.taken = 0  # requests, since the start
 
-    @property
-    def stopping(self) -> bool:
-        """Whether whoever asks is to hang up behind his answer."""
-        return self._in_flight.stopping
-
     def body_wanted(self, head: Head) -> int | None:
         """How many bytes must be here, behind the head, before ``take``; None if the request is none for it."""
-        if self.stopping:
+        if self._in_flight.stopping:
             return None
         length = head.fields.length
         if head.method == b"GET":
@@ -67,15 +66,15 @@ class Quick:
         self._in_flight.begin()
         self.taken += 1
         try:
-            path = path_in((head.query or b"").decode("ascii"))
+            path = head.path
             if head.method == b"GET":
-                self._files.open_soon(path, _Reading(self, head.asked, asker))
+                self._files.open_soon(path, functools.partial(self._opened, head, asker))
             else:
                 task = asyncio.create_task(self._put(path, head, body, asker))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         except SfssError as error:
-            self.fail(error, asker)
+            self._fail(error, asker)
 
     async def close(self) -> None:
         """Give up what goes on."""
@@ -96,69 +95,59 @@ class Quick:
             )  # fmt: skip
             self._stored(info, head, asker)
         except SfssError as error:
-            self.fail(error, asker)
+            self._fail(error, asker)
         except Exception:  # noqa: BLE001  it is logged, and whoever asked is told
-            self.finish(*problems.bug(f"PUT of '{path}'"), asker)
+            self._finish(*problems.bug(f"PUT of '{path}'"), asker)
 
     def _stored(self, info: Info, head: Head, asker: Asker) -> None:
         headers = {"ETag": answers.etag(info)}
         if head.method == b"POST":
             headers["Location"] = location(info.path)
-            self.finish(201, headers, b"", asker)
+            self._finish(201, headers, b"", asker)
         else:
-            self.finish(200, headers, b"", asker)
+            self._finish(200, headers, b"", asker)
 
-    def fail(self, error: SfssError, asker: Asker) -> None:
+    def _opened(self, head: Head, asker: Asker, file: File | SfssError) -> None:
+        """Answer a GET."""
+        try:
+            if isinstance(file, SfssError):
+                self._fail(file, asker)
+            elif file.content is None:
+                self._in_flight.end()
+                asker.leave(file)
+            elif not self._answer_usual(head, file.info, file.content, asker):
+                status, headers, start, stop = answers.to_get(file.info, head.asked)
+                self._finish(status, headers, None if status == 304 else file.content[start:stop], asker)
+        except SfssError as error:
+            self._fail(error, asker)
+        except Exception:  # noqa: BLE001  as in a PUT
+            self._finish(*problems.bug("GET"), asker)
+
+    def _answer_usual(self, head: Head, info: Info, content: memoryview, asker: Asker) -> bool:
+        """Answer as most GETs are answered: with the whole file, or that it is the one whose ETag was sent."""
+        if head.fields.asked is not NOTHING or self._in_flight.stopping:
+            return False
+        if head.none_match is None and not info.meta:
+            status, answer = 200, heads.whole_file(info)
+        elif head.none_match == answers.etag(info):
+            status, answer, content = 304, heads.not_modified(info), _NO_CONTENT
+        else:
+            return False
+        self._done(status)
+        asker.answer(answer, content, last=False)
+        return True
+
+    def _fail(self, error: SfssError, asker: Asker) -> None:
         """Answer with the error's problem document."""
-        self.finish(*problems.document(error, self._retry_after), asker)
+        self._finish(*problems.document(error, self._retry_after), asker)
 
-    def finish(self, status: int, headers: dict[str, str], body: bytes | memoryview | None, asker: Asker) -> None:
+    def _finish(self, status: int, headers: dict[str, str], body: bytes | memoryview | None, asker: Asker) -> None:
         """Answer, and be done with the request. ``body`` None: of a 304, which has none."""
-        last = self.stopping
+        last = self._in_flight.stopping
         head = heads.answer(status, headers, None if body is None else len(body), last=last)
         self._done(status)
         asker.answer(head, body or b"", last=last)
 
-    def finish_whole(self, info: Info, content: memoryview, asker: Asker) -> None:
-        """The same of a whole file, as most answers are."""
-        head = heads.whole_file(info)
-        self._done(200)
-        asker.answer(head, content, last=False)
-
     def _done(self, status: int) -> None:
         self._status.responded(status)
         self._in_flight.end()
-
-    def leave(self, file: File, asker: Asker) -> None:
-        """Be done with the request without an answer."""
-        self._in_flight.end()
-        asker.leave(file)
-
-
-class _Reading:
-    """A GET that waits for its file. Is called with it."""
-
-    __slots__ = ("_asked", "_asker", "_quick")
-
-    def __init__(self, quick: Quick, asked: Asked, asker: Asker) -> None:
-        self._quick = quick
-        self._asked = asked
-        self._asker = asker
-
-    def __call__(self, file: File | SfssError) -> None:
-        try:
-            if isinstance(file, SfssError):
-                raise file
-            if file.content is None:
-                self._quick.leave(file, self._asker)
-                return
-            if self._asked.nothing and not file.info.meta and not self._quick.stopping:
-                self._quick.finish_whole(file.info, file.content, self._asker)
-                return
-            status, headers, start, stop = answers.to_get(file.info, self._asked)
-            body = None if status == 304 else file.content[start:stop]
-            self._quick.finish(status, headers, body, self._asker)
-        except SfssError as error:
-            self._quick.fail(error, self._asker)
-        except Exception:  # noqa: BLE001  as in a PUT
-            self._quick.finish(*problems.bug("GET"), self._asker)

@@ -15,8 +15,8 @@ from sfss.web import problems, tus
 from sfss.web.bodies import receive
 from sfss.web.conditional import PRECONDITIONS, http_date
 from sfss.web.digests import DIGESTS
-from sfss.web.files import path_of
 from sfss.web.headers import combined
+from sfss.web.urls import path_of
 
 COLLECTION, ITEM = "/uploads", "/uploads/{upload}"
 
