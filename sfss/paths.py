@@ -19,6 +19,7 @@ keeps clear of ``@`` and ``?``, which Beansdb reserves. ``#`` is ours: blocks of
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 
@@ -81,6 +82,7 @@ def key_of(path: str) -> bytes:
     return b"#" + base64.b32encode(hashlib.sha256(path.encode()).digest()).rstrip(b"=")
 
 
+@functools.lru_cache(1024)
 def checked_key(path: str) -> bytes:
     """``key_of`` a path that is checked first. Raises BadPath."""
     if len(path) < MAX_KEY and _PLAIN.fullmatch(path) is not None:

@@ -70,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._pending: deque[_Pending] = deque()
         self._window = Window(MAX_IN_FLIGHT, MAX_BYTES_IN_FLIGHT)  # each in _pending has its place there
         self._timer: asyncio.TimerHandle | None = None  # set while anything is in flight
+        self._now = 0.0  # when the first request of those that leave together was made
         self._heard = 0.0  # when a byte last came
         self._failure: type[NodeError] = NodeBroken  # with what those in flight fail when the connection ends
         self.why: str | None = None  # why the connection was dropped; None while it holds
@@ -171,13 +172,13 @@ class Connection(asyncio.Protocol):
 
     def _send(self, fits: Callable[[Reply], bool], size: int, request: bytes, tell: Tell[Reply]) -> _Pending:
         """Put the request on its way; its place in the window has been taken."""
-        now = self._loop.time()
-        pending = _Pending([tell], fits, now, now + self._timeout, size)
+        if not self._outgoing:  # what leaves together has the same time
+            self._now = self._loop.time()
+            self._loop.call_soon(self._flush)
+        pending = _Pending([tell], fits, self._now, self._now + self._timeout, size)
         self._pending.append(pending)
         if self._timer is None:
             self._timer = self._loop.call_at(pending.deadline, self._expire)
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
         self._outgoing.append(request)
         self._outgoing_size += size
         if self._outgoing_size > BATCH:

@@ -86,6 +86,7 @@ def byte_range(headers: Mapping[str, str], current: Validators, size: int) -> tu
     return start, stop
 
 
+@functools.lru_cache(1024)
 def http_date(seconds: int) -> str:
     """``Sun, 06 Nov 1994 08:49:37 GMT``."""
     minutes, second = divmod(seconds, 60)

@@ -31,7 +31,8 @@ _JOINED = 64 * 1024  # bytes of a body that are copied, to leave with the head i
 _PATIENCE = 0.2  # seconds for the rest of a small body to come
 _FOR_GOOD = -1
 # What is looked at of aiohttp's protocol, beside its public parts; if one of them has gone, all requests are aiohttp's.
-_INSIDES = ("_waiter", "_messages", "_close", "_force_close", "_keepalive_timeout", "_next_keepalive_close_time")
+_INSIDES = ("_waiter", "_messages", "_close", "_force_close", "_keepalive_timeout", "_next_keepalive_close_time",
+            "_process_keepalive")  # fmt: skip
 
 MakeConnection = Callable[[web.Server], asyncio.Protocol]
 
@@ -46,7 +47,7 @@ def maker(quick: Quick, **options: Any) -> MakeConnection:
 class Connection(web.RequestHandler):
     """The asyncio protocol of one client's connection."""
 
-    __slots__ = ("_full", "_going_on", "_passed", "_patience", "_quick", "_rest", "_taken", "opened")
+    __slots__ = ("_full", "_going_on", "_passed", "_patience", "_quick", "_rest", "_taken", "_was_used", "opened")
 
     def __init__(self, server: web.Server, quick: Quick, **options: Any) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **options)
@@ -56,6 +57,7 @@ class Connection(web.RequestHandler):
         self._taken: bytes | None = None  # the request that is on the quick way
         self._going_on = False
         self.opened: File | None = None  # the file that the request wants which aiohttp is given next
+        self._was_used = False  # since aiohttp last looked whether this connection is idle
         self._full = False  # nothing more is read
         self._patience: asyncio.TimerHandle | None = None  # while the rest of a body is waited for
 
@@ -76,6 +78,13 @@ class Connection(web.RequestHandler):
         self._rest = b""
         self._be_patient(wanted=False)
         super().connection_lost(exc)
+
+    def _process_keepalive(self) -> None:
+        """aiohttp's timer for connections that are idle has run out; it sees nothing of what went the quick way."""
+        if self._was_used:
+            self._was_used = False
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
 
     # --- what the quick way calls ---
 
@@ -169,8 +178,7 @@ class Connection(web.RequestHandler):
             self._taken, self._rest = request, b""
         else:
             self._taken, self._rest = request[:stop], request[stop:]
-        # aiohttp's timer for connections that are idle takes this for one of its own requests.
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self._was_used = True
         self._quick.take(head, request[start:stop], self)
 
     def _pass(self, size: int) -> None:
