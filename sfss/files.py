@@ -326,7 +326,8 @@ class Files:
             raise NotFound(path)
         info = _info(path, found.header)
         if found.header.kind == Kind.FILE:
-            return File(info, memoryview(found.payload))
+            content = found.payload
+            return File(info, content if isinstance(content, memoryview) else memoryview(content))
         striped = _striped(path, found)
         self._remember(path, striped)
         return File(info, None, striped)

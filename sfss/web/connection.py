@@ -76,7 +76,7 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._rest = b""
-        self._be_patient(wanted=False)
+        self._stop_waiting()
         super().connection_lost(exc)
 
     def _process_keepalive(self) -> None:
@@ -119,9 +119,11 @@ class Connection(web.RequestHandler):
         if self._going_on:  # further up; it sees what has changed
             return
         self._going_on = True
-        while self._rest and self._taken is None and not self._paused and self._step():
-            pass
-        self._going_on = False
+        try:
+            while self._rest and self._taken is None and not self._paused and self._step():
+                pass
+        finally:
+            self._going_on = False
         if (len(self._rest) > _WAITING) != self._full and self.transport is not None:
             self._full = not self._full
             if self._full:
@@ -148,21 +150,17 @@ class Connection(web.RequestHandler):
             self._pass(start + (head.fields.length or 0))
             return True
         if len(self._rest) < start + wanted:
-            self._be_patient(wanted=True)
+            if self._patience is None:
+                self._patience = self._loop.call_later(_PATIENCE, self._pass_unfinished)
             return False
         self._take(head, start, start + wanted)
         return True
 
-    def _be_patient(self, *, wanted: bool) -> None:
-        """Wait for the rest of a body, or no more. Behind a slow client's it is aiohttp who waits, and knows how."""
-        if self._patience is not None:
-            self._patience.cancel()
-        self._patience = self._loop.call_later(_PATIENCE, self._pass_unfinished) if wanted else None
-
     def _pass_unfinished(self) -> None:
+        """It is a slow client's body: let aiohttp wait for the rest, who knows how long."""
         self._patience = None
         head = heads.parse(self._rest, end := self._rest.find(heads.END))
-        if head is not None and self._taken is None:
+        if head is not None:
             self._pass(end + len(heads.END) + (head.fields.length or 0))
 
     def _is_idle(self) -> bool:
@@ -170,9 +168,13 @@ class Connection(web.RequestHandler):
         waiter = self._waiter
         return waiter is not None and not (waiter.done() or self._messages or self._close or self._force_close)
 
-    def _take(self, head: Head, start: int, stop: int) -> None:
+    def _stop_waiting(self) -> None:
         if self._patience is not None:
-            self._be_patient(wanted=False)
+            self._patience.cancel()
+            self._patience = None
+
+    def _take(self, head: Head, start: int, stop: int) -> None:
+        self._stop_waiting()
         request = self._rest
         if len(request) == stop:
             self._taken, self._rest = request, b""
@@ -183,6 +185,7 @@ class Connection(web.RequestHandler):
 
     def _pass(self, size: int) -> None:
         """Give aiohttp so many bytes, of which some may still have to come."""
+        self.opened = None
         data, self._rest = self._rest[:size], self._rest[size:]
         if self._passed != _FOR_GOOD:
             self._passed = size - len(data)

@@ -41,7 +41,8 @@ class FileHandlers:
         return await self._get(request)
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
-        file = _opened_already(request) or await self._files.open(path_of(request))
+        path = path_of(request)
+        file = _opened_already(request, path) or await self._files.open(path)
         status, headers, start, stop = answers.to_get(file.info, answers.asked(request.headers))
         if status == 304:
             return web.Response(status=status, headers=headers)
@@ -88,13 +89,14 @@ class FileHandlers:
         )
 
 
-def _opened_already(request: web.Request) -> File | None:
-    """The file, if the connection has just looked what it is; once."""
+def _opened_already(request: web.Request, path: str) -> File | None:
+    """The file, if the connection has just opened it for this request; once."""
     protocol = request.protocol
     file: File | None = getattr(protocol, "opened", None)
-    if file is not None:
-        protocol.opened = None  # type: ignore[attr-defined]
-    return file
+    if file is None:
+        return None
+    protocol.opened = None  # type: ignore[attr-defined]
+    return file if file.info.path == path else None
 
 
 def condition_of(headers: MultiMapping[str]) -> Condition | None:
