@@ -1,6 +1,6 @@
 """Pictures of the suite's tables, as SVG that is readable on a light page and on a dark one. Pure.
 
-Bars of requests/s with the range of the rounds; for what varies, lines of requests/s, p99 and CPU seconds.
+Bars of what a table compares, with the range of the rounds; for what varies, lines of requests/s, p99 and CPU seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from benchmarks.plan import CONTENDERS, Row, Table
 from benchmarks.results import Outcome, Outcomes, label, value
 
-WIDTH = 760
+WIDTH = 800
 _STYLE = """<style>
 text { font: 12px system-ui, sans-serif; fill: #57606a }
 .title { font-size: 14px; font-weight: 600; fill: #24292f }
@@ -26,7 +26,7 @@ text { font: 12px system-ui, sans-serif; fill: #57606a }
 _OURS = ("#0969da", "#8250df", "#1b7c83", "#bf3989", "#4d7dd1")
 _THEIRS = ("#bc4c00", "#9a6700", "#6e7781")
 _BAR, _LEFT, _TOP = 22, 300, 34
-_PANEL, _HIGH = 236, 190  # of one panel of lines
+_PANEL, _HIGH = 240, 190  # of one panel of lines
 
 
 def picture(table: Table, outcomes: Outcomes) -> str | None:
@@ -64,23 +64,26 @@ def _colours(rows: Sequence[Row]) -> dict[str, str]:
 
 # --- bars ---
 
+_UNITS = {"rate": ("requests/s", "{:,.0f}"), "p99": ("p99 in ms", "{:.2f}")}
+
 
 def _bars(table: Table, shown: Sequence[tuple[Row, Outcome]]) -> str:
-    most = max(max(outcome.of("rate")) for _, outcome in shown)
+    figure, (unit, form) = table.compares, _UNITS[table.compares]
+    most = max(max(outcome.of(figure)) for _, outcome in shown)
     scale = (WIDTH - _LEFT - 70) / most
     colours, parts = _colours([row for row, _ in shown]), []
     for n, (row, outcome) in enumerate(shown):
-        y, rate = _TOP + n * (_BAR + 8), outcome.median("rate")
-        middle = y + _BAR / 2
-        low, high = (_LEFT + scale * end for end in (min(outcome.of("rate")), max(outcome.of("rate"))))
+        y, typical = _TOP + n * (_BAR + 8), outcome.median(figure)
+        middle, width, colour = y + _BAR / 2, scale * typical, colours[row.contender]
+        low, high = (_LEFT + scale * end for end in (min(outcome.of(figure)), max(outcome.of(figure))))
         parts += [
             _text(_LEFT - 8, middle + 4, label(table, row), "end"),
-            f'<rect x="{_LEFT}" y="{y}" width="{scale * rate:.1f}" height="{_BAR}" fill="{colours[row.contender]}"/>',
+            f'<rect x="{_LEFT}" y="{y}" width="{width:.1f}" height="{_BAR}" fill="{colour}"/>',
             _line(low, middle, high, middle, "range"),
             *(_line(x, middle - 4, x, middle + 4, "range") for x in (low, high)),
-            _text(high + 8, middle + 4, f"{rate:,.0f}"),
+            _text(high + 8, middle + 4, form.format(typical)),
         ]
-    return _svg(_TOP + len(shown) * (_BAR + 8), f"{table.title}: requests/s, and the range of the rounds", parts)
+    return _svg(_TOP + len(shown) * (_BAR + 8), f"{table.title}: {unit}, and the range of the rounds", parts)
 
 
 # --- lines ---
@@ -97,7 +100,7 @@ class _Panel(NamedTuple):
 
 
 _PANELS = (_Panel("requests/s", ("rate",)), _Panel("p99, ms", ("p99",)),
-           _Panel("servers' CPU s per 1,000 requests", ("http", "store")))  # fmt: skip
+           _Panel("CPU s per 1,000 requests", ("http", "store")))  # fmt: skip
 
 
 def _lines(table: Table, shown: Sequence[tuple[Row, Outcome]]) -> str:
@@ -121,7 +124,7 @@ def _panel(
         return []
     low = math.floor(math.log10(min(figure for _, figure in found)))
     high = max(low + 1, math.ceil(math.log10(max(figure for _, figure in found))))
-    left, top = number * (_PANEL + 22) + 44, _TOP + 20
+    left, top = number * (_PANEL + 24) + 44, _TOP + 20
     step = (_PANEL - 60) / max(1, len(values) - 1)
 
     def place(row: Row, figure: float) -> tuple[float, float]:

@@ -115,7 +115,7 @@ def _centre() -> Section:
             Table("answers", "GET, 304 and 404", cost, GET),
             Table(
                 "half",
-                "GET at half of each one's own top rate; the ratio is that of p99",
+                "GET at half of each one's own top rate",
                 tuple(Row(name, HALF) for name in GETTERS[:3]),
                 "nginx-memcached",
                 compares="p99",

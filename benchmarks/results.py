@@ -154,8 +154,11 @@ _RATES: tuple[_Column, ...] = (
     ("lowest", lambda outcome: f"{min(outcome.of('rate')):,.0f}"),
     ("highest", lambda outcome: f"{max(outcome.of('rate')):,.0f}"),
 )
-_COSTS = (_ms("p50"), _ms("p99"), _ms("p999"), _cpu("HTTP", "http"), _store(_cpu("store", "store")), _cpu("load", "load"),
-          _memory("HTTP", "http_memory"), _store(_memory("store", "store_memory")))  # fmt: skip
+_COSTS: tuple[_Column, ...] = (
+    *map(_ms, ("p50", "p99", "p999")),
+    *(_cpu("HTTP", "http"), _store(_cpu("store", "store")), _cpu("load", "load")),
+    *(_memory("HTTP", "http_memory"), _store(_memory("store", "store_memory"))),
+)
 
 
 def label(table: Table, row: Row) -> str:
@@ -176,7 +179,8 @@ def value(table: Table, row: Row) -> str:
 def show(table: Table, outcomes: Outcomes) -> str:
     """The table's figures."""
     varied = (table.varies,) if table.varies else ()
-    head = (*varied, "contender", *(name for name, _ in _RATES), "ratio", *(name for name, _ in _COSTS))
+    compared = "ratio" if table.compares == "rate" else f"{table.compares} ratio"
+    head = (*varied, "contender", *(name for name, _ in _RATES), compared, *(name for name, _ in _COSTS))
     rows = [head]
     for row in table.rows:
         if (outcome := outcomes.get((table.name, row))) is not None:

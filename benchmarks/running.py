@@ -233,7 +233,7 @@ def forget(directory: Path) -> None:
 
 def say(what: str) -> None:
     """To whoever waits for the figures."""
-    print(what, file=sys.stderr, flush=True)
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
 def _words(row: Row) -> str:
