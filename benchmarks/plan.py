@@ -32,7 +32,7 @@ class Kind(NamedTuple):
 GET = Kind("GET")
 NOT_MODIFIED = Kind("304")
 MISSING = Kind("404", ("--miss",), "absent", filled=False)
-NEW = Kind("PUT new", ("--puts", 100, "--fresh"), "new", 1_000_000, 512 * MIB, filled=False, writes=True)
+NEW = Kind("PUT new", ("--puts", 100, "--fresh"), "new", 1_000_000, 256 * MIB, filled=False, writes=True)
 OVER = Kind("PUT over", ("--puts", 100), "over", 10_000, 256 * MIB, writes=True)
 MIXED = Kind("90 % GET, 10 % PUT", ("--puts", 10), writes=True)
 HALF = Kind("GET at half of the top rate")  # of that which GET had in the same section

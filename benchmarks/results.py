@@ -191,7 +191,7 @@ def show(table: Table, outcomes: Outcomes) -> str:
 
 def _figures(table: Table, row: Row, outcome: Outcome, outcomes: Outcomes) -> tuple[str, ...]:
     if not outcome.counts:
-        return ("no figure", *[""] * (len(_RATES) + len(_COSTS)))
+        return ("no figure" if outcome.trouble else "not measured", *[""] * (len(_RATES) + len(_COSTS)))
     other = table.reference_of(row)
     compared = ratio(outcome, outcomes.get((table.name, other)), table.compares) if other else None
     shown = "-" if compared is None else f"{compared:.2f}"

@@ -47,13 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         directory.chmod(0o755)  # nginx's worker may have a user of its own
         command = shlex.join(["python", "-m", "benchmarks.suite", *arguments])
-        tools = {**programs(), "C compiler": f"{os.environ.get('CC', 'cc')} --version"}
-        facts = [*report.facts(command, directory, tools), ("Load before", report.load_average())]
         try:
+            tools = {**programs(), "C compiler": f"{os.environ.get('CC', 'cc')} --version"}
             bench = Bench(directory, _how_long(options))
-        except NoCompiler as error:
+        except (NoCompiler, AssertionError) as error:
             print(error, file=sys.stderr)
             return 2
+        facts = [*report.facts(command, directory, tools), ("Load before", report.load_average())]
         sections = [SECTIONS[name] for name in options.sections or SECTIONS]
         is_whole = _measure(bench, sections)
     others = mean(bench.others or [0.0])

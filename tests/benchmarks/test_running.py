@@ -42,12 +42,12 @@ def contenders(monkeypatch: pytest.MonkeyPatch) -> list[Running]:
 
 
 def test_who_is_right_has_figures_and_who_isn_t_has_a_reason(tmp_path: Path, contenders: list[Running]) -> None:
-    right = [Row("sfss-memcached", kind) for kind in (GET, NOT_MODIFIED, NEW, HALF)]
-    wrong = [Row("broken"), Row("spoiled")]
+    right = [Row("sfss-memcached", kind) for kind in (GET, NOT_MODIFIED, NEW)]
+    wrong, half = [Row("broken"), Row("spoiled")], Row("sfss-memcached", HALF)
     bench = Bench(tmp_path, QUICK)
-    bench.measure(Section("small", "Small", (Table("small", "Small", (*right, *wrong)),)))
-    for row in right:
-        outcome = bench.outcomes["small", row]
+    bench.measure(Section("any", "Any", (Table("small", "Small", (*right, *wrong)), Table("half", "Half", (half,)))))
+    for key in (*(("small", row) for row in right), ("half", half)):
+        outcome = bench.outcomes[key]
         assert (outcome.trouble, sorted(outcome.rounds)) == (None, [1, 2])
         assert all(each.rate > 0 and each.http_memory > 2**20 for each in outcome.rounds.values())
     assert bench.outcomes["small", wrong[0]].trouble == "server.workers: no"
