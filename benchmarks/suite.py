@@ -4,7 +4,7 @@
 
 Prints a fragment for ``RESULTS.rst``, which says how to read it, and writes its pictures; interrupted, it prints what
 it has. Exit status: 0, whatever the figures are; 1 if a contender has no figure; 2 if nothing can be measured here;
-130 if it was interrupted.
+130 if it was broken off.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -55,14 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         facts = [*report.facts(command, directory, tools), ("Load before", report.load_average())]
         sections = [SECTIONS[name] for name in options.sections or SECTIONS]
-        is_whole = _measure(bench, sections)
+        broken_off = _measure(bench, sections)
     others = mean(bench.others or [0.0])
     facts.append(("Others", f"{others:.2f} cores busy with other work, on average of the pauses between the runs"))
-    if not is_whole:
-        facts.append(("Interrupted", "what follows is what there was by then"))
+    if broken_off:
+        facts.append(("Broken off", f"{broken_off}; what follows is what there was by then"))
     print(report.field_list(facts))
     _tell(sections, bench.outcomes, options.pictures or (QUICK_PICTURES if options.quick else PICTURES))
-    if not is_whole:
+    if broken_off:
         return 130
     return 1 if any(outcome.trouble for outcome in bench.outcomes.values()) else 0
 
@@ -101,14 +102,16 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
-def _measure(bench: Bench, sections: Sequence[Section]) -> bool:
-    """Whether it came to its end."""
+def _measure(bench: Bench, sections: Sequence[Section]) -> str | None:
+    """Why it didn't come to its end."""
     try:
         for section in sections:
             bench.measure(section)
     except KeyboardInterrupt:
-        return False
-    return True
+        return "it was interrupted"
+    except (OSError, subprocess.SubprocessError) as error:  # a disk that is full, a server that doesn't end
+        return str(error)
+    return None
 
 
 # --- what came of it ---
