@@ -15,16 +15,13 @@ from benchmarks.results import Outcome, Outcomes, label, value
 
 WIDTH = 800
 _STYLE = """<style>
-text { font: 12px system-ui, sans-serif; fill: #57606a }
-.title { font-size: 14px; font-weight: 600; fill: #24292f }
-.rule { stroke: #8c959f; stroke-opacity: .35 }
-.range { stroke: #24292f; stroke-width: 1.5 }
-@media (prefers-color-scheme: dark) {
-  text { fill: #9da7b3 } .title { fill: #e6edf3 } .range { stroke: #e6edf3 }
-}
+text { font: 12px system-ui, sans-serif; fill: #768390 }
+.title { font-size: 14px; font-weight: 600 }
+.rule { stroke: #768390; stroke-opacity: .35 }
+.range { stroke: #768390; stroke-width: 2 }
 </style>"""
-_OURS = ("#0969da", "#8250df", "#1b7c83", "#bf3989", "#4d7dd1")
-_THEIRS = ("#bc4c00", "#9a6700", "#6e7781")
+_OURS = ("#2f81f7", "#8957e5", "#1f9e98", "#bf4b8a", "#6cb6ff")
+_THEIRS = ("#d1622b", "#ae7c14", "#8b949e")
 _BAR, _LEFT, _TOP = 22, 300, 34
 _PANEL, _HIGH = 240, 190  # of one panel of lines
 

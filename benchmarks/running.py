@@ -33,6 +33,7 @@ class Options(NamedTuple):
     rounds: int | None  # None: as many as the section has
     warming: bool = True  # a round before the first, which doesn't count
     pause: float = PAUSE
+    most_files: int = 1_000_000  # of those that are there before
 
 
 class Bench:
@@ -60,6 +61,11 @@ class Bench:
                         say(f"{section.name}, {table.name}, {when}: {_words(row)}")
                         self._run(servers, table, row, number)
 
+    def files(self, row: Row) -> Files:
+        """What a row asks for; of new files, as many at most."""
+        files = row.files
+        return files._replace(number=min(files.number, self.options.most_files)) if row.kind.filled else files
+
     def _run(self, servers: _Servers, table: Table, row: Row, number: int) -> None:
         outcome = self.outcomes[table.name, row]
         if outcome.trouble is not None:
@@ -77,7 +83,7 @@ class Bench:
     def _measure(self, servers: _Servers, running: Running, row: Row, number: int) -> Round:
         """One run, and a look at what it has left. Raises Wrong."""
         options: list[object] = ["--connections", row.connections, *row.kind.options]
-        files = row.files
+        files = self.files(row)
         if row.kind == NOT_MODIFIED:
             options += ["--etags", servers.etags(row)]
         elif row.kind == HALF:
@@ -174,7 +180,7 @@ class _Servers:
     def _start(self, contender: Contender) -> Running:
         """Started again once it is filled: a node has its files on disk then, not in the memory that takes new ones."""
         say(f"starting {contender.title}")
-        needed = {row.files for row in self._section.rows
+        needed = {self._bench.files(row) for row in self._section.rows
                   if (row.contender, row.workers) == (contender.name, contender.workers)
                   and row.kind.filled and row.kind != COLD}  # fmt: skip
         directory = self._directory(contender)
@@ -192,11 +198,11 @@ class _Servers:
     @contextlib.contextmanager
     def _cold(self, contender: Contender, row: Row) -> Iterator[Running]:
         """Started again with nothing of its files in memory."""
-        directory = self._directory(contender, "-cold")
+        directory, files = self._directory(contender, "-cold"), self._bench.files(row)
         if directory not in self._filled:
             with contender.start(directory) as running:
-                self._fill(running, {row.files})
-                self._verify(running, row.files, directory)
+                self._fill(running, {files})
+                self._verify(running, files, directory)
             self._filled.add(directory)
         with contender.start(directory) as running:
             forget(directory)

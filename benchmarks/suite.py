@@ -28,11 +28,11 @@ from benchmarks.contenders import programs
 from benchmarks.pictures import picture
 from benchmarks.plan import SECTIONS, Section, Table
 from benchmarks.results import MUSTS, Outcomes, label, show, value, verdicts
-from benchmarks.running import Bench, Options
+from benchmarks.running import Bench, Options, say
 
 HERE = Path(__file__).parent
 PICTURES, QUICK_PICTURES = HERE / "pictures", HERE / "out"
-QUICK = Options(seconds=0.3, rounds=1, warming=False, pause=0.1)
+QUICK = Options(seconds=0.3, rounds=1, warming=False, pause=0.1, most_files=200)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,12 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         facts = [*report.facts(command, directory, tools), ("Load before", report.load_average())]
         sections = [SECTIONS[name] for name in options.sections or SECTIONS]
         broken_off = _measure(bench, sections)
-    others = mean(bench.others or [0.0])
-    facts.append(("Others", f"{others:.2f} cores busy with other work, on average of the pauses between the runs"))
-    if broken_off:
-        facts.append(("Broken off", f"{broken_off}; what follows is what there was by then"))
-    print(report.field_list(facts))
-    _tell(sections, bench.outcomes, options.pictures or (QUICK_PICTURES if options.quick else PICTURES))
+        _tell_how(facts, bench, broken_off)
+        _tell(sections, bench.outcomes, options.pictures or (QUICK_PICTURES if options.quick else PICTURES))
+        sys.stdout.flush()
+        say("removing what was written")
     if broken_off:
         return 130
     return 1 if any(outcome.trouble for outcome in bench.outcomes.values()) else 0
@@ -115,6 +113,14 @@ def _measure(bench: Bench, sections: Sequence[Section]) -> str | None:
 
 
 # --- what came of it ---
+
+
+def _tell_how(facts: list[tuple[str, str]], bench: Bench, broken_off: str | None) -> None:
+    others = mean(bench.others or [0.0])
+    facts.append(("Others", f"{others:.2f} cores busy with other work, on average of the pauses between the runs"))
+    if broken_off:
+        facts.append(("Broken off", f"{broken_off}; what follows is what there was by then"))
+    print(report.field_list(facts))
 
 
 def _tell(sections: Sequence[Section], outcomes: Outcomes, pictures: Path) -> None:
