@@ -18,10 +18,11 @@
  *   --etags       ask each file with its ETag there, as If-None-Match: 304 is right
  *
  * Without --rate a connection sends its next request when one is answered, so that a slow server is asked less.
- * Connections are kept alive. Prints one line of JSON: requests answered, seconds, the bytes of files sent or received,
- * latencies in microseconds (of buckets that are 1.6 % wide, max is exact), CPU seconds of its own, and errors: "status"
- * (another one than is right), "wrong" (another body than the file's), "broken" (no answer that can be read: the
- * connection ended, or all of them were silent for 30 seconds). The first error is shown on standard error.
+ * Connections are kept alive; where the server says that it closes one, another takes its place. Prints one line of JSON:
+ * requests answered, seconds, the bytes of files sent or received, latencies in microseconds (of buckets that are 1.6 %
+ * wide, max is exact), CPU seconds of its own, and errors: "status" (another one than is right), "wrong" (another body
+ * than the file's), "broken" (no answer that can be read: the connection ended, or all of them were silent for 30
+ * seconds). The first error is shown on standard error.
  * Exit status: 0 whatever the errors; 1 if nothing could be asked; 2 for a wrong command line.
  */
 #define _GNU_SOURCE
@@ -69,6 +70,7 @@ struct connection { /* has one request in flight, or stands in the ring of idle 
     int status;            /* of the answer whose body comes; 0: its head does */
     size_t length, come;   /* of that body: all, and what has come */
     bool right;            /* that is the file's so far */
+    bool closing;          /* the server will hang up behind it */
 };
 
 static char *filler, (*etags)[ETAG];
@@ -112,7 +114,30 @@ static bool is_same(uint32_t number, size_t at, const char *data, size_t length)
     return !memcmp(filling(number) + at + marked, data + marked, length - marked);
 }
 
-/* --- requests --- */
+/* --- connections --- */
+
+static void become_idle(struct connection *connection)
+{
+    connection->all = connection->sent = connection->status = 0;
+    idle[(first_idle + idle_count++) % options.connections] = connection;
+}
+
+static void open_connection(struct connection *connection)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(options.port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    connection->fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (connection->fd < 0 || connect(connection->fd, (struct sockaddr *)&address, sizeof address))
+        die("can't connect to port %u: %s", options.port, strerror(errno));
+    setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    fcntl(connection->fd, F_SETFL, O_NONBLOCK);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
+    if (!connection->in)
+        connection->in = malloc(CAPACITY);
+    if (!connection->in || epoll_ctl(loop, EPOLL_CTL_ADD, connection->fd, &event))
+        die("can't take another connection");
+    become_idle(connection);
+}
 
 static void give_up(struct connection *connection, const char *why)
 {
@@ -122,6 +147,8 @@ static void give_up(struct connection *connection, const char *why)
     close(connection->fd);
     connection->fd = -1;
 }
+
+/* --- requests --- */
 
 static void send_rest(struct connection *connection)
 {
@@ -199,12 +226,6 @@ static void ask_what_is_due(void)
 
 /* --- answers --- */
 
-static void become_idle(struct connection *connection)
-{
-    connection->all = connection->sent = connection->status = 0;
-    idle[(first_idle + idle_count++) % options.connections] = connection;
-}
-
 static void finish(struct connection *connection, uint64_t time)
 {
     int status = connection->status;
@@ -224,7 +245,11 @@ static void finish(struct connection *connection, uint64_t time)
     last = time;
     answered++;
     flying--;
-    become_idle(connection);
+    if (connection->closing) {
+        close(connection->fd);
+        open_connection(connection);
+    } else
+        become_idle(connection);
 }
 
 /* What of an answer's head counts here. Returns false if it can't be told where the answer ends. */
@@ -236,10 +261,13 @@ static bool read_head(struct connection *connection, char *head, char *end)
     bool without_body = status == 304 || status == 204, told = without_body;
     connection->length = connection->come = 0;
     connection->right = true;
+    connection->closing = false;
     for (char *line = memchr(head, '\n', end - head); line && ++line < end; line = memchr(line, '\n', end - line)) {
         if ((*line | 32) == 'c' && !strncasecmp(line, "Content-Length:", 15) && !without_body) {
             connection->length = strtoull(line + 15, NULL, 10);
             told = true;
+        } else if ((*line | 32) == 'c' && !strncasecmp(line, "Connection: close", 17)) {
+            connection->closing = true;
         } else if (options.learn && !strncasecmp(line, "ETag: ", 6)) {
             size_t length = strcspn(line + 6, "\r\n");
             memcpy(etags[connection->number], line + 6, length < ETAG ? length : 0);
@@ -293,21 +321,6 @@ static void receive(struct connection *connection)
 }
 
 /* --- the run --- */
-
-static void open_connection(struct connection *connection)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(options.port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    connection->fd = socket(AF_INET, SOCK_STREAM, 0);
-    if (connection->fd < 0 || connect(connection->fd, (struct sockaddr *)&address, sizeof address))
-        die("can't connect to port %u: %s", options.port, strerror(errno));
-    setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-    fcntl(connection->fd, F_SETFL, O_NONBLOCK);
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
-    if (!(connection->in = malloc(CAPACITY)) || epoll_ctl(loop, EPOLL_CTL_ADD, connection->fd, &event))
-        die("can't take another connection");
-    become_idle(connection);
-}
 
 static void run(void)
 {

@@ -93,6 +93,8 @@ class Bench:
         if row.kind in (NEW, COLD):
             options += ["--count", files.number]
         self._wait_until_quiet(servers)
+        if row.kind.warmed:
+            self.load.run(running.target, files, "--count", files.number)
         before = processes.cpu(running.http), processes.cpu(running.store)
         done = self.load.run(running.target, files, *options, seconds=self.options.seconds)
         after = processes.cpu(running.http), processes.cpu(running.store)

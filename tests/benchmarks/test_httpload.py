@@ -122,6 +122,8 @@ async def serve() -> AsyncIterator[Serve]:
                     if not (said := await answer(next(count))):
                         break
                     writer.write(said)
+                    if b"Connection: close" in said:
+                        break
             except (asyncio.IncompleteReadError, ConnectionError):
                 pass
             writer.close()
@@ -151,6 +153,16 @@ async def test_an_answer_that_can_t_be_read_is_no_answer(load: Httpload, serve: 
     done = await asyncio.to_thread(load.run, target, Files("any", 4, SIZE), "--count", 4, "--connections", 2)
     assert (done.requests, done.broken) == (0, 2)  # one of each connection
     assert done.trouble
+
+
+async def test_a_connection_that_the_server_says_it_closes_is_followed_by_another(load: Httpload, serve: Serve) -> None:
+    async def answer(number: int) -> bytes:
+        ending = b"Connection: close\r\n" if number % 5 == 4 else b""
+        return b"HTTP/1.1 404 No\r\n%bContent-Length: 0\r\n\r\n" % ending
+
+    target, files = await serve(answer), Files("closing", 10, SIZE)
+    done = await asyncio.to_thread(load.run, target, files, "--miss", "--count", 23, "--connections", 2)
+    assert (done.requests, done.trouble) == (23, None)
 
 
 async def test_a_pause_is_told_as_all_that_were_due_meanwhile_saw_it(load: Httpload, serve: Serve) -> None:
