@@ -1,7 +1,7 @@
 /* Load on one HTTP server, from one thread: how much it answers, how fast, and whether rightly.
  *
  *   httpload PORT PREFIX --filler FILE --files N --size BYTES [--count N] [--seconds S] [--connections C] [--rate R]
- *            [--puts PERCENT] [--fresh] [--miss] [--learn FILE | --etags FILE]
+ *            [--puts PERCENT] [--edition N] [--fresh] [--miss] [--learn FILE | --etags FILE]
  *
  * Files 0 to N - 1 have the paths PREFIX00000000.bin on. A file's body follows from its number: 16 bytes that tell it,
  * and then a piece of FILE, cut elsewhere for each (bytes of FILE: 65536 + BYTES). So every answer can be checked to the
@@ -12,6 +12,7 @@
  *                 connections wait for an answer is sent by the next one that has it. The latency counts from when the
  *                 request was due, so that a server's pause is told as all that waited for it saw it.
  *   --puts        share of PUTs; the others are GETs
+ *   --edition     which of many contents the files have, or get: 0, unless it is told
  *   --fresh       numbers go on past N: no path comes twice
  *   --miss        the files must not be there: 404 is right
  *   --learn       write the ETag of each file to FILE, a line each: --count N, so that each is read once
@@ -51,7 +52,7 @@ enum {
 };
 
 static struct {
-    unsigned port, connections, files, size, puts;
+    unsigned port, connections, files, size, puts, edition;
     double count, seconds, rate; /* count and rate: 0 for any */
     bool fresh, miss;
     const char *prefix, *filler, *learn, *etags;
@@ -90,17 +91,23 @@ static void error(uint64_t *counter, const struct connection *connection, const 
 
 /* --- files --- */
 
+static uint64_t content_of(uint32_t number) /* numbers have 8 digits */
+{
+    return options.edition * 100000000ull + number;
+}
+
 static char *put_mark(char *at, uint32_t number)
 {
+    uint64_t content = content_of(number);
     at[MARK - 1] = '\n';
-    for (int place = MARK - 2; place >= 0; place--, number /= 10)
-        at[place] = '0' + number % 10;
+    for (int place = MARK - 2; place >= 0; place--, content /= 10)
+        at[place] = '0' + content % 10;
     return at + MARK;
 }
 
 static const char *filling(uint32_t number) /* a file's body, but for its mark */
 {
-    return filler + number * SCATTER % PLACES;
+    return filler + content_of(number) * SCATTER % PLACES;
 }
 
 static bool is_same(uint32_t number, size_t at, const char *data, size_t length)
@@ -382,7 +389,8 @@ static void read_command(int argc, char **argv)
     static const struct option names[] = {
         {"filler", 1, 0, 'f'}, {"files", 1, 0, 'n'}, {"size", 1, 0, 'b'}, {"count", 1, 0, 'c'},
         {"seconds", 1, 0, 't'}, {"connections", 1, 0, 'k'}, {"rate", 1, 0, 'r'}, {"puts", 1, 0, 'p'},
-        {"fresh", 0, 0, 'F'}, {"miss", 0, 0, 'm'}, {"learn", 1, 0, 'l'}, {"etags", 1, 0, 'e'}, {0}};
+        {"edition", 1, 0, 'E'}, {"fresh", 0, 0, 'F'},
+        {"miss", 0, 0, 'm'}, {"learn", 1, 0, 'l'}, {"etags", 1, 0, 'e'}, {0}};
     for (int name; (name = getopt_long(argc, argv, "", names, NULL)) != -1;) {
         switch (name) {
         case 'f': options.filler = optarg; break;
@@ -393,6 +401,7 @@ static void read_command(int argc, char **argv)
         case 'k': options.connections = figure(optarg); break;
         case 'r': options.rate = figure(optarg); break;
         case 'p': options.puts = figure(optarg); break;
+        case 'E': options.edition = figure(optarg); break;
         case 'F': options.fresh = true; break;
         case 'm': options.miss = true; break;
         case 'l': options.learn = optarg; break;

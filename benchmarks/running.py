@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -15,14 +16,15 @@ from typing import NamedTuple
 
 from benchmarks import processes, report
 from benchmarks.contenders import Contender, Running
-from benchmarks.httpload import Files, Httpload, Measured, Wrong
-from benchmarks.plan import COLD, CONTENDERS, GET, HALF, NEW, NOT_MODIFIED, Row, Section, Table
+from benchmarks.httpload import Files, Httpload, Wrong
+from benchmarks.plan import COLD, CONTENDERS, GET, HALF, NEW, NOT_MODIFIED, OVER, Row, Section, Table
 from benchmarks.results import Outcome, Outcomes, Round
 
 PAUSE = 0.3  # seconds before each run, or some more of them until the servers have done what they had put off
 PATIENCE = 4.0  # seconds that this may take
 QUIET = 0.1  # cores that servers with nothing to do may use
 MAX_CHECKED = 500  # files that are read again after a run, spread over all
+FAILURES = (Wrong, OSError, AssertionError, subprocess.SubprocessError)  # of one contender, or of who starts it
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
@@ -73,7 +75,7 @@ class Bench:
         try:
             with servers.running(row) as running:
                 measured = self._measure(servers, running, row, number)
-        except (Wrong, OSError, AssertionError) as error:
+        except FAILURES as error:
             outcome.trouble = _reason(error)
             say(f"  no figure: {outcome.trouble}")
             return
@@ -90,28 +92,30 @@ class Bench:
             options += ["--rate", self._top_rate(row) / 2]
         elif row.kind == NEW:
             files = servers.new_folder(files)
+        edition = ("--edition", number + 1) if row.kind == OVER else ()  # 0 is there already
         if row.kind in (NEW, COLD):
             options += ["--count", files.number]
         self._wait_until_quiet(servers)
         if row.kind.warmed:
             self.load.run(running.target, files, "--count", files.number)
         before = processes.cpu(running.http), processes.cpu(running.store)
-        done = self.load.run(running.target, files, *options, seconds=self.options.seconds)
+        done = self.load.run(running.target, files, *options, *edition, seconds=self.options.seconds)
         after = processes.cpu(running.http), processes.cpu(running.store)
         if done.trouble:
             raise Wrong(done.trouble)
         memory = processes.resident(running.http), processes.resident(running.store)
         if row.kind.writes:
-            self._look_again(running, files, done)
+            # New ones: any of those that were written. Others: in the order of the run, so that it has written them.
+            written = files._replace(number=min(done.requests, files.number)) if row.kind == NEW else files
+            self._look_again(running, written, done.requests, edition)
         thousands = done.requests / 1000
         http, store = (end - start for start, end in zip(before, after, strict=True))
         return Round(done.rate, done.p50 / 1000, done.p99 / 1000, done.p999 / 1000, http / thousands, store / thousands,
                      done.cpu / thousands, *memory)  # fmt: skip
 
-    def _look_again(self, running: Running, files: Files, done: Measured) -> None:
+    def _look_again(self, running: Running, files: Files, count: int, edition: tuple[object, ...]) -> None:
         """See that files are right after a run that wrote them. Raises Wrong."""
-        written = files._replace(number=min(done.requests, files.number))
-        seen = self.load.run(running.target, written, "--count", min(written.number, MAX_CHECKED))
+        seen = self.load.run(running.target, files, "--count", min(count, files.number, MAX_CHECKED), *edition)
         if seen.trouble:
             raise Wrong(f"after it was written: {seen.trouble}")
 
@@ -163,7 +167,7 @@ class _Servers:
 
     @contextlib.contextmanager
     def running(self, row: Row) -> Iterator[Running]:
-        """The contender that a row is measured on. Raises Wrong, OSError, AssertionError."""
+        """The contender that a row is measured on. Raises FAILURES."""
         contender = CONTENDERS[row.contender, row.workers]
         if row.kind == COLD:
             with self._cold(contender, row) as running:
@@ -172,7 +176,7 @@ class _Servers:
         if contender not in self._running:
             try:
                 self._running[contender] = self._start(contender)
-            except (Wrong, OSError, AssertionError) as error:
+            except FAILURES as error:
                 self._running[contender] = error
         found = self._running[contender]
         if isinstance(found, Exception):

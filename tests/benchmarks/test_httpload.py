@@ -155,6 +155,14 @@ async def test_an_answer_that_can_t_be_read_is_no_answer(load: Httpload, serve: 
     assert done.trouble
 
 
+def test_a_file_that_wasn_t_written_over_is_noticed(load: Httpload, target: Target) -> None:
+    files = Files("over", 10, SIZE)
+    filled(load, target, files)
+    assert load.run(target, files, "--count", 10, "--edition", 1).wrong == 10
+    assert load.run(target, files, "--puts", 100, "--count", 9, "--edition", 1).trouble is None
+    assert load.run(target, files, "--count", 10, "--edition", 1).wrong == 1
+
+
 async def test_a_connection_that_the_server_says_it_closes_is_followed_by_another(load: Httpload, serve: Serve) -> None:
     async def answer(number: int) -> bytes:
         ending = b"Connection: close\r\n" if number % 5 == 4 else b""

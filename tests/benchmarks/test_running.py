@@ -11,10 +11,10 @@ import pytest
 
 from benchmarks import plan, processes
 from benchmarks.contenders import Contender, Running, sfss_over_memcached
-from benchmarks.plan import GET, HALF, NEW, NOT_MODIFIED, Row, Section, Table
+from benchmarks.plan import GET, HALF, NEW, NOT_MODIFIED, OVER, Row, Section, Table
 from benchmarks.running import Bench, Options
 
-QUICK = Options(seconds=0.1, rounds=2, warming=False, pause=0.05)
+QUICK = Options(seconds=0.1, rounds=2, warming=False, pause=0.05, most_files=200)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def contenders(monkeypatch: pytest.MonkeyPatch) -> list[Running]:
 
 
 def test_who_is_right_has_figures_and_who_isn_t_has_a_reason(tmp_path: Path, contenders: list[Running]) -> None:
-    right = [Row("sfss-memcached", kind) for kind in (GET, NOT_MODIFIED, NEW)]
+    right = [Row("sfss-memcached", kind) for kind in (GET, NOT_MODIFIED, NEW, OVER)]
     wrong, half = [Row("broken"), Row("spoiled")], Row("sfss-memcached", HALF)
     bench = Bench(tmp_path, QUICK)
     bench.measure(Section("any", "Any", (Table("small", "Small", (*right, *wrong)), Table("half", "Half", (half,)))))
