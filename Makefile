@@ -17,7 +17,7 @@ run: $(VENV)/.run
 	@exec $(BIN)/sfss $(ARGS)
 
 test: $(VENV)/.test
-	tests/install-servers
+	tests/install-servers cc
 	tests/install-tus-js
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
@@ -31,8 +31,8 @@ format: $(VENV)/.test
 	$(BIN)/ruff format
 
 bench: $(VENV)/.test
-	tests/install-servers nginx wrk
-	$(BIN)/python -m benchmarks.front $(ARGS)
+	tests/install-servers nginx cc
+	$(BIN)/python -m benchmarks.suite $(ARGS)
 
 bench-node: $(VENV)/.test
 	tests/install-servers cc

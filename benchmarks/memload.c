@@ -28,18 +28,14 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <netinet/tcp.h>
-#include <stdarg.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "load.h"
 
 enum {
     KEY = 15,            /* bytes of a key */
@@ -47,13 +43,9 @@ enum {
     FILLER = 1 << 16,    /* random bytes that values are cut from */
     LINE = 512,          /* bytes of a request's or an answer's line, at most */
     PATIENCE = 30,       /* seconds of silence before giving up */
-    EVENTS = 256,
-    STEPS = 64,          /* buckets for each doubling of a latency */
-    BUCKETS = 59 * STEPS /* up to 2^63 ns */
+    EVENTS = 256
 };
-#define SCATTER 2654435761u /* a prime: i * SCATTER % n is another number for each i below n, anywhere */
 #define MAX_ITEMS 50000000u /* twice as many have 8 digits */
-#define SECOND 1000000000ull
 
 struct options {
     unsigned port, connections, pipeline, sets, every;
@@ -83,39 +75,13 @@ struct connection {
 static struct options options = {.connections = 1, .pipeline = 1, .smallest = 100, .largest = 1024, .seed = 1};
 static char *filler;
 static size_t capacity_in, capacity_out;
-static uint64_t asked, answered, bytes, missing, wrong, refused, broken, buckets[BUCKETS], longest;
+static uint64_t asked, answered, bytes, missing, wrong, refused, broken;
 static uint64_t last; /* when the last answer came, or the run began */
 static uint64_t deadline; /* when --seconds are over */
 static uint64_t due; /* with --every: when the next request is to be sent */
 static int loop, timer;
 
-static void die(const char *form, ...)
-{
-    va_list arguments;
-    va_start(arguments, form);
-    fputs("memload: ", stderr);
-    vfprintf(stderr, form, arguments);
-    fputc('\n', stderr);
-    va_end(arguments);
-    exit(1);
-}
-
-static uint64_t now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * SECOND + time.tv_nsec;
-}
-
 /* --- items --- */
-
-static uint64_t mixed(uint64_t x) /* splitmix64 */
-{
-    x += 0x9e3779b97f4a7c15ull;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-    return x ^ (x >> 31);
-}
 
 static uint32_t below(uint32_t bound)
 {
@@ -140,17 +106,6 @@ static char *put_key(char *at, uint32_t number)
     return at + KEY;
 }
 
-static char *put_number(char *at, unsigned number)
-{
-    char digits[12];
-    int count = 0;
-    do digits[count++] = '0' + number % 10;
-    while (number /= 10);
-    while (count)
-        *at++ = digits[--count];
-    return at;
-}
-
 /* "set /bench/00000007 0 0 100\r\n" and "VALUE /bench/00000007 0 100\r\n" */
 static char *put_line(char *at, const char *word, uint32_t number, const char *figures)
 {
@@ -160,30 +115,6 @@ static char *put_line(char *at, const char *word, uint32_t number, const char *f
 }
 
 /* --- what came of it --- */
-
-static void record(uint64_t latency)
-{
-    if (latency > longest)
-        longest = latency;
-    int shift = latency < STEPS ? 0 : 63 - __builtin_clzll(latency) - 6;
-    unsigned bucket = latency < STEPS ? latency : (shift + 1) * STEPS + (latency >> shift) - STEPS;
-    buckets[bucket]++;
-}
-
-static double percentile(double share) /* in microseconds: the upper end of the bucket */
-{
-    uint64_t total = 0, seen = 0;
-    for (unsigned n = 0; n < BUCKETS; n++)
-        total += buckets[n];
-    for (unsigned n = 0; n < BUCKETS; n++) {
-        seen += buckets[n];
-        if (seen && seen >= total * share) {
-            uint64_t end = n < STEPS ? n : ((uint64_t)(n % STEPS + STEPS + 1) << (n / STEPS - 1)) - 1;
-            return (end < longest ? end : longest) / 1e3;
-        }
-    }
-    return 0;
-}
 
 static void error(uint64_t *counter, uint32_t number, const char *answer, size_t length)
 {
@@ -435,33 +366,6 @@ static void run(struct connection *connections)
             if (connections[n].fd >= 0)
                 give_up(&connections[n], "no answer for 30 seconds");
     }
-}
-
-static double seconds_of(struct timeval time)
-{
-    return time.tv_sec + time.tv_usec / 1e6;
-}
-
-static double cpu(void)
-{
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return seconds_of(usage.ru_utime) + seconds_of(usage.ru_stime);
-}
-
-static void wrong_command(const char *why)
-{
-    fprintf(stderr, "memload: %s; the head of memload.c says what it takes\n", why);
-    exit(2);
-}
-
-static double figure(const char *text)
-{
-    char *end;
-    double number = strtod(text ? text : "", &end);
-    if (!text || end == text || *end || number < 0 || number > 1e12)
-        wrong_command(text ? text : "a figure is missing");
-    return number;
 }
 
 static void read_command(int argc, char **argv)

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.compiler import build
+
 ERRORS = ("missing", "wrong", "refused", "broken")
 PIPELINED = ("--connections", "16", "--pipeline", "64")  # to write much, not to measure: 1,024 requests in flight
 _SOURCE = Path(__file__).with_name("memload.c")
-
-
-class NoCompiler(Exception):
-    """There is nothing to make memload with; the message says what to do."""
 
 
 class Items(NamedTuple):
@@ -69,16 +66,7 @@ class Memload:
     """The program, made in ``directory``. Raises NoCompiler."""
 
     def __init__(self, directory: Path) -> None:
-        compiler = os.environ.get("CC", "cc")
-        if not shutil.which(compiler):
-            raise NoCompiler(f"the load (benchmarks/memload.c) has to be compiled, and there is no '{compiler}': "
-                             "apt-get install gcc libc6-dev, or name another compiler in CC")  # fmt: skip
-        self._binary = directory / "memload"
-        command = [compiler, "-O2", "-o", str(self._binary), str(_SOURCE)]
-        made = subprocess.run(command, capture_output=True, text=True, check=False)
-        if made.returncode:
-            raise NoCompiler(f"{made.stderr}benchmarks/memload.c can't be compiled; if a header is missing: "
-                             "apt-get install libc6-dev")  # fmt: skip
+        self._binary = build(_SOURCE, directory)
 
     def run(self, port: int, items: Items, *options: object, core: int | None = None) -> Measured:
         """One run; ``core``: where it runs."""

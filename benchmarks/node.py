@@ -28,7 +28,8 @@ from statistics import mean
 from typing import NamedTuple
 
 from benchmarks import report
-from benchmarks.memload import Items, NoCompiler
+from benchmarks.compiler import NoCompiler
+from benchmarks.memload import Items
 from benchmarks.node_bench import MIB, Bench, Options, say
 from benchmarks.node_fill import FEWER, fill, start_again
 from benchmarks.node_serve import CONNECTIONS, HOT, KINDS, LONGER, PAUSE, WARMING, read_cold, serve
