@@ -17,7 +17,7 @@ from sfss.client.api import Client
 from sfss.client.bench import PHASES, Bench, Plan, swept
 from sfss.client.bench_processes import Remote, Where, remotes
 from sfss.client.failures import Failure, common_status
-from sfss.client.figures import BUSY, HEADING, Measured, together
+from sfss.client.figures import HEADING, Measured, together
 from sfss.client.run import WrongUsage, folder_of, to_end
 
 
