@@ -28,13 +28,15 @@ PICTURES = Path(__file__).with_name("pictures")
 ROOM = 4  # bytes of disk for each byte of files: what is written, and rewritten before it is freed
 
 COLUMNS = """\
-The load is wrk: one thread, {connections} connections (where not these grow) on loopback with one request in flight each;
-it shares the cores with the servers. Each figure is that of the run with the median rate of {rounds} of {seconds} s (twice as
-long from 1,000 connections on: to open them is a part of it). Some of the files are read again after each run, and compared.
+The load is wrk: one thread, {connections} connections (where they don't grow) on loopback, each with one request in
+flight; it shares the cores with the servers. Each figure is that of the run with the median rate of {rounds} of {seconds}
+seconds, twice as long from 1,000 connections on and five times with 10,000: to open them is a part of it. Some of the
+files are read again after each run, and compared.
 
-*front us*, *nodes us*, *load us*: CPU time for a request, of the front, of all nodes together, of wrk. *cores*: how many
-the whole machine had busy. *limit*: what there was no more of: "front" or "node", which filled a core; "machine": all cores
-were busy; "waits": neither, answers waited for the disk or for one another. *MiB*: resident, behind the run."""
+*front us*, *nodes us*, *load us*: CPU time for a request, of the front, of all nodes together, of wrk. *cores*: how
+many the whole machine had busy. *limit*: what there was no more of: "front" or "node", which filled a core; "machine":
+all cores were busy; "waits": neither, answers waited for the disk or for one another. *MiB*: resident, behind the
+run."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,7 +28,7 @@ READ = 1_000  # files that are read then
 USUAL = 32  # connections, where they aren't what grows
 PAUSE = 0.3  # seconds before each run, after what others left to be written has been written
 SETTLING = 600.0  # seconds that a node may go on working after it was filled
-PATIENT = 1_000  # connections from which on a run is longer: to open them is a part of it
+LONGER = {1_000: 2, 10_000: 5}  # connections from which on a run is longer: to open them is a part of it
 
 HEAD = ("requests/s", "p50 ms", "p99 ms", "front us", "nodes us", "load us", "cores", "limit", "front MiB",
         "nodes MiB")  # fmt: skip
@@ -75,11 +75,11 @@ class Bench:
         Each round of PUTs has a folder of its own.
         """
         points = []
-        longer = 2 if connections >= PATIENT else 1
+        longer = max(times for least, times in {0: 1, **LONGER}.items() if connections >= least)
         for number in range(self.rounds + 1):
             self._runs += 1
             now = load._replace(folder=f"new-{self._runs}") if load.method == "PUT" else load
-            seconds = self.seconds * longer if number else 1
+            seconds = self.seconds * longer if number else 2 * longer - 1
             say(f"  {load.method}, {f'round {number}' if number else 'warming up'}")
             os.sync()
             self.others.append(report.pause(PAUSE))
@@ -183,8 +183,8 @@ def nodes(bench: Bench) -> Told:
 
 
 _NODES = f"""\
-Files have {SIZE:,} bytes, {READ:,} of them are read. "3 copies": a write awaits all three, a read asks one. All nodes run
-on this machine, under fsync: they share its cores and its one disk."""
+Files have {SIZE:,} bytes, {READ:,} of them are read. "3 copies": a write awaits all three, a read asks one. All nodes
+run on this machine, under fsync: they share its cores and its one disk."""
 
 
 def _both(

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import resource
 import shutil
 import sys
 import threading
@@ -28,7 +29,6 @@ FRONT_PREFIX = "/file?path="
 _CONNECTIONS, _BATCH = 8, 128  # of the filling: so many sets are in flight at a time
 _STORED = b"STORED\r\n"
 _VERSION = 1_767_225_600_000_000  # of all that is filled: older than what a front writes
-_DESCRIPTORS = 65_536
 
 
 @contextlib.contextmanager
@@ -155,7 +155,7 @@ class Nginx:
         return f"""\
 {"user root;" if os.geteuid() == 0 else ""}
 worker_processes 1;
-worker_rlimit_nofile {_DESCRIPTORS};
+worker_rlimit_nofile {resource.getrlimit(resource.RLIMIT_NOFILE)[1]};
 daemon off;
 pid {self._directory}/nginx.pid;
 error_log {self._directory}/error.log;
