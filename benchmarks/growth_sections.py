@@ -89,7 +89,9 @@ class Bench:
                 return point
             if trouble := _look(port, prefix, now, point.requests - 2 * connections):
                 return nothing(trouble)
-        return median(points)
+        found = median(points)
+        say("  " + "  ".join(_cells(found)))  # should the run be broken off, it wasn't in vain
+        return found
 
 
 def say(what: str) -> None:
@@ -249,13 +251,15 @@ def table(told: Told) -> str:
 
 
 def _row(row: Row) -> tuple[str, ...]:
-    point = row.point
-    if point.trouble:
-        return (row.what, f"{row.x:,}", "no figure", *[""] * (len(HEAD) - 1), *row.more)
+    cells = ("no figure", *[""] * (len(HEAD) - 1)) if row.point.trouble else _cells(row.point)
+    return (row.what, f"{row.x:,}", *cells, *row.more)
+
+
+def _cells(point: Point) -> tuple[str, ...]:
+    """What stands under HEAD."""
     return (
-        row.what, f"{row.x:,}", f"{point.rate:,.0f}", f"{point.p50:,.2f}", f"{point.p99:,.2f}", f"{point.front:,.0f}",
-        f"{point.nodes:,.0f}", f"{point.load:,.0f}", f"{point.cores:.2f}", point.limit, f"{point.front_mib:,.0f}",
-        f"{point.nodes_mib:,.0f}", *row.more,
+        f"{point.rate:,.0f}", f"{point.p50:,.2f}", f"{point.p99:,.2f}", f"{point.front:,.0f}", f"{point.nodes:,.0f}",
+        f"{point.load:,.0f}", f"{point.cores:.2f}", point.limit, f"{point.front_mib:,.0f}", f"{point.nodes_mib:,.0f}",
     )  # fmt: skip
 
 

@@ -155,7 +155,7 @@ class Nginx:
         return f"""\
 {"user root;" if os.geteuid() == 0 else ""}
 worker_processes 1;
-worker_rlimit_nofile {resource.getrlimit(resource.RLIMIT_NOFILE)[1]};
+worker_rlimit_nofile {_descriptors()};
 daemon off;
 pid {self._directory}/nginx.pid;
 error_log {self._directory}/error.log;
@@ -188,6 +188,12 @@ def nginx_binary() -> str:
     binary = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     assert binary, "nginx is not installed: `make bench-growth` installs it, or: apt-get install nginx"
     return binary
+
+
+def _descriptors() -> int:
+    """How many files a process may open here, if it asks for as many as it may: nginx has two for each client."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
 
 
 def _child_of(pid: int) -> int:
