@@ -30,8 +30,8 @@ ROOM = 4  # bytes of disk for each byte of files: what is written, and rewritten
 COLUMNS = """\
 The load is wrk: one thread, {connections} connections (where they don't grow) on loopback, each with one request in
 flight; it shares the cores with the servers. Each figure is that of the run with the median rate of {rounds} of
-{seconds} seconds, twice as long from 1,000 connections on and five times with 10,000: to open them is a part of it. Some of the
-files are read again after each run, and compared.
+{seconds} seconds, twice as long from 1,000 connections on and five times with 10,000: to open them is a part of it.
+Some of the files are read again after each run, and compared.
 
 *front us*, *nodes us*, *load us*: CPU time for a request, of the front, of all nodes together, of wrk. *cores*: how
 many the whole machine had busy. *limit*: what there was no more of: "front" or "node", which filled a core; "machine":

@@ -28,6 +28,18 @@ _SWEEP_SECONDS = 5.0  # how long an interrupted bench may take to remove what it
 _SWEEP_GRACE = 0.2  # of these, for writes cut off on their way to land, so that they are removed too
 _PAUSE = 0.1  # seconds after a request without an answer, lest thousands fail where one says it all
 _GIVE_UP = 5.0  # seconds without any answer, after which a service has gone
+_NOT_STORED = {
+    400,
+    401,
+    403,
+    404,
+    405,
+    411,
+    412,
+    413,
+    415,
+    429,
+}  # what a service, or a proxy, says before it takes a file
 
 Action = Callable[[int], Awaitable[None]]
 Choice = tuple[str, Action, int]  # a part's name, its request, and for which file
@@ -213,8 +225,11 @@ class Bench:
         self._writing.add(index)
         try:
             etag = await self._client.put(self._path(index), self._content(index, generation), self._plan.size)
-        except BaseException:
-            file.unsure.add(generation)
+        except BaseException as error:
+            if not (isinstance(error, Refused) and error.status in _NOT_STORED):
+                file.unsure.add(generation)
+            elif file.acknowledged < 0 and not file.unsure:
+                del self._left[index]  # nothing of it can be there
             raise
         finally:
             self._writing.discard(index)

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import secrets
 import ssl
 from collections.abc import Sequence
@@ -15,10 +16,12 @@ from typing import Any
 from sfss.client import words
 from sfss.client.api import Client
 from sfss.client.bench import PHASES, Bench, Plan, swept
-from sfss.client.bench_processes import Remote, Where, remotes
+from sfss.client.bench_processes import Failed, Remote, Where, remotes
 from sfss.client.failures import Failure, common_status
 from sfss.client.figures import HEADING, Measured, together
 from sfss.client.run import WrongUsage, folder_of, to_end
+
+_OTHER_FILES = 128  # that a process has open, beside connections; pipes to the others among them
 
 
 def command(options: argparse.Namespace, service: str, tls: ssl.SSLContext | None) -> int:
@@ -50,6 +53,7 @@ def _plans(options: argparse.Namespace) -> list[Plan]:
         raise WrongUsage(
             f"{options.files} --files are too few for {options.connections} --connections: each has its own"
         )
+    _take_descriptors(_share(options.connections, 0, count))
     return [
         Plan(
             files=_share(options.files, number, count, least=_share(options.connections, number, count)),
@@ -63,6 +67,17 @@ def _plans(options: argparse.Namespace) -> list[Plan]:
         )
         for number in range(count)
     ]
+
+
+def _take_descriptors(connections: int) -> None:
+    """Be allowed so many connections in one process. Raises WrongUsage."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise WrongUsage(f"a process may open {hard:,} files here, too few for {connections:,} connections: take more"
+                         " --processes")  # fmt: skip
+    if soft != resource.RLIM_INFINITY and needed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _share(whole: int, number: int, of: int, least: int = 1) -> int:
@@ -109,11 +124,9 @@ class Run:
                 continue
             measured = together(await self._each("phase", name))
             self._measured[name] = measured
-            first, *others = measured.rows(self._titles[name])
-            self._say_row(f"{first}{measured.client.cpu:>8.0%}{measured.client.waiting:>7.0%}")
-            for row in others:
-                self._say_row(row)
-            measured.total.complain(self._titles[name])
+            self._tell_phase(name, measured)
+            if name == "put-new" and not measured.total.latencies:
+                raise Failed("no file could be written: nothing can be measured", measured.exit_status)
         if self._options.keep:
             await self._keep()
         elif self._measured["delete"].total.failed:
@@ -164,6 +177,13 @@ class Run:
             f"{options.files:,} files of {options.size:,} bytes under {self._folder}/, {options.connections:,}"
             f" connections{clients}{rate}"
         )
+
+    def _tell_phase(self, name: str, measured: Measured) -> None:
+        first, *others = measured.rows(self._titles[name])
+        self._say_row(f"{first}{measured.client.cpu:>8.0%}{measured.client.waiting:>7.0%}")
+        for row in others:
+            self._say_row(row)
+        measured.total.complain(self._titles[name])
 
     def _tell(self) -> None:
         """What the table doesn't tell."""

@@ -15,7 +15,7 @@ MAX_JOBS = 64
 MAX_PROCESSES = 64
 MAX_FILES = 10_000_000  # of a bench: something is kept of each
 MAX_SIZE = 64 * 1024**2  # bytes; each file of a bench is held in memory, one for each connection
-MAX_CONNECTIONS = 10_000  # a process may usually open 1,024 files: take more processes for more
+MAX_CONNECTIONS = 10_000  # as many as a front takes
 MAX_RATE = 1_000_000  # requests/s
 T = TypeVar("T")
 

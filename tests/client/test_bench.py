@@ -181,7 +181,8 @@ def test_what_the_service_refuses_is_told_by_status(service: Service, tmp_path: 
     done = user.run("bench", *SHORT, "--size", "3MiB", "--files", "4", "--prefix", path)
     assert done.returncode == FAILED
     assert re.search(rb"^PUT, new: 4 x 413: .*max_file_size", done.stderr, re.MULTILINE)
-    assert b"nothing to read" in done.stderr
+    assert b"no file could be written" in done.stderr
+    assert b"removed 0 of 0" in done.stderr
 
 
 async def test_reasons_don_t_repeat_for_each_file() -> None:
@@ -319,3 +320,16 @@ def test_what_is_kept_is_named(user: User, large_service: Service, path: str) ->
 )
 def test_what_can_t_be_meant_is_wrong_usage(user: User, arguments: Sequence[str]) -> None:
     assert user.run("bench", *arguments).returncode == WRONG_USAGE
+
+
+def test_more_connections_than_a_process_may_have_files_are_wrong_usage(user: User) -> None:
+    done = user.run("bench", "--files", "500", "--connections", "500", within=["prlimit", "--nofile=200:200"])
+    assert done.returncode == WRONG_USAGE
+    assert b"take more --processes" in done.stderr
+
+
+def test_more_connections_than_files_were_to_be_open_are_taken(user: User, path: str) -> None:
+    few = ["prlimit", "--nofile=64:4096"]
+    arguments = ["--files", "150", "--connections", "150", "--seconds", "0.3", "--json", "--prefix", path]
+    done = user.run("bench", *arguments, within=few)
+    assert done.returncode == DONE, done.stderr.decode()
