@@ -313,7 +313,7 @@ async def bench(client: Client, files: int, size: int, concurrency: int) -> None
             words.say_row(measured.total.row(title, measured.elapsed))
             measured.total.complain(title)
             failed += measured.total.failed
-    except (asyncio.CancelledError, Failure):  # Ctrl-C, or the service has gone
+    except BaseException:  # Ctrl-C, or the service has gone, or nobody reads what is printed
         found = run.left
         try:
             await run.sweep()

@@ -123,7 +123,8 @@ def remotes(where: Where, folder: str, plans: Sequence[Plan]) -> Iterator[list[R
 
 
 def _host(pipe: Connection, others: Sequence[Connection], where: Where, folder: str, plan: Plan) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of a terminal's processes; the parent sees to it
+    for number in (signal.SIGINT, signal.SIGTERM):  # which go to all of a group; the parent sees to them
+        signal.signal(number, signal.SIG_IGN)
     for other in others:
         other.close()
     with contextlib.suppress(BrokenPipeError):

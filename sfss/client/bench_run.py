@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import secrets
+import signal
 import ssl
 from collections.abc import Sequence
 from typing import Any
@@ -85,6 +86,10 @@ def _share(whole: int, number: int, of: int, least: int = 1) -> int:
 
 
 async def _bench(options: argparse.Namespace, where: Where, folder: str, plan: Plan, started: Sequence[Remote]) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    # As Ctrl-C does: whoever says `timeout 60 sfss bench` doesn't want the files to stay, either.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with Client(where.service, timeout=where.timeout, connections=plan.connections, tls=where.tls) as client:
         await client.ping()
         if not options.force:
@@ -92,7 +97,7 @@ async def _bench(options: argparse.Namespace, where: Where, folder: str, plan: P
         run = Run(options, started or [Bench(client, folder, plan)], folder)
         try:
             await run.all()
-        except (asyncio.CancelledError, Failure):  # Ctrl-C, or the service has gone
+        except BaseException:  # Ctrl-C, or the service has gone, or nobody reads what is printed
             await run.sweep()
             raise
     return run.exit_status

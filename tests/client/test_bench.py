@@ -210,14 +210,31 @@ async def test_kinds_of_errors_are_told_apart() -> None:
 # --- how it ends ---
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_after_ctrl_c_nothing_is_left(user: User, large_service: Service, path: str, processes: int) -> None:
+def test_after_ctrl_c_nothing_is_left(
+    user: User, large_service: Service, path: str, processes: int, number: signal.Signals
+) -> None:
     with user.running("bench", *LONG, "--processes", str(processes), "--prefix", path) as child:
         reads(large_service, folder_of(child))
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         status, said = ended(child)
     assert status == INTERRUPTED
     assert "removed 40 of 40 bench files\n" in said
+    assert listed(large_service, path) == []
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_nothing_is_left_when_nobody_reads_what_is_printed(
+    user: User, large_service: Service, path: str, processes: int
+) -> None:
+    with user.running("bench", *SHORT, "--processes", str(processes), "--prefix", path) as child:
+        assert child.stdout is not None
+        folder_of(child)
+        child.stdout.close()
+        child.stdout = None
+        status, said = ended(child)
+    assert status == FAILED, said
     assert listed(large_service, path) == []
 
 
