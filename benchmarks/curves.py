@@ -69,8 +69,8 @@ def _grid(place: _Place, xs: Sequence[float], step: float, top: float) -> list[s
     for number in range(round(top / step) + 1):
         y = place.y(number * step)
         drawn.append(f'<path d="M{_LEFT} {y:.1f}h{place.width}" stroke="#ddd"/>')
-        drawn.append(_text(_LEFT - 8, y + 4, f"{number * step:,g}", "end"))
-    drawn += [_text(place.x(x), HEIGHT - _BOTTOM + 18, f"{x:,g}", "middle") for x in xs]
+        drawn.append(_text(_LEFT - 8, y + 4, _words(number * step), "end"))
+    drawn += [_text(place.x(x), HEIGHT - _BOTTOM + 18, _words(x), "middle") for x in xs]
     return drawn
 
 
@@ -85,6 +85,10 @@ def _drawn(place: _Place, lines: Sequence[Line]) -> list[str]:
         lowest = max(points[-1][1] + 4, lowest + _LABEL)  # names don't cover each other
         drawn.append(_text(WIDTH - _RIGHT + 8, lowest, line.name, colour=colour))
     return drawn
+
+
+def _words(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) else f"{value:,g}"
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 12, colour: str = "#222") -> str:

@@ -98,6 +98,12 @@ def test_the_picture_has_a_line_for_each_kind_where_its_figures_are() -> None:
     assert {"GET", "PUT & more", "Cost", "nodes", "requests/s", "1", "10", "100"} <= set(texts)
 
 
+def test_large_numbers_on_the_axes_are_written_out() -> None:
+    drawn = chart("t", "x", "y", [Line("a", [(10_000, 2e6), (10_000_000, 1e6)])])
+    assert ">10,000,000<" in drawn
+    assert ">2,000,000<" in drawn
+
+
 def test_a_chart_of_one_point_or_of_nothing() -> None:
     assert "<circle" in chart("t", "x", "y", [Line("a", [(5.0, 0.0)])])
     with pytest.raises(ValueError, match="nothing"):
