@@ -185,8 +185,8 @@ def nodes(bench: Bench) -> Told:
 
 
 _NODES = f"""\
-Files have {SIZE:,} bytes, {READ:,} of them are read. "3 copies": a write awaits all three, a read asks one. All nodes
-run on this machine, under fsync: they share its cores and its one disk."""
+Files have {SIZE:,} bytes, {READ:,} of them are read. "3 copies": a write awaits all three, a read asks one node, and
+another if that is slow. All nodes run on this machine, under fsync: they share its cores and its one disk."""
 
 
 def _both(
@@ -270,4 +270,4 @@ def picture(told: Told, title: str) -> str:
         Line(kind, [(row.x, row.point.rate) for row in told.rows if row.what == kind and not row.point.trouble])
         for kind in kinds
     ]
-    return chart(title, told.grown, "requests/s", lines)
+    return chart(title.replace("Cost", "Requests/s"), told.grown, "requests/s", lines)

@@ -85,7 +85,7 @@ def test_the_table_has_all_figures_and_none_of_a_point_with_trouble() -> None:
 
 def test_the_picture_has_a_line_for_each_kind_where_its_figures_are() -> None:
     rows = [Row(x, what, POINT._replace(rate=float(x))) for x in (1, 10, 100) for what in ("GET", "PUT & more")]
-    drawn = ElementTree.fromstring(picture(Told([*rows, Row(1000, "GET", nothing("broken"))], "nodes"), "Cost"))
+    drawn = ElementTree.fromstring(picture(Told([*rows, Row(1000, "GET", nothing("broken"))], "nodes"), "Cost of it"))
     lines = [
         [tuple(map(float, point.split(","))) for point in line.get("points", "").split()]
         for line in drawn.iter("{http://www.w3.org/2000/svg}polyline")
@@ -95,7 +95,7 @@ def test_the_picture_has_a_line_for_each_kind_where_its_figures_are() -> None:
     first, second, third = lines[0]
     assert third[0] - second[0] == pytest.approx(second[0] - first[0], abs=0.2)  # the axis is logarithmic
     assert first[1] > second[1] > third[1]
-    assert {"GET", "PUT & more", "Cost", "nodes", "requests/s", "1", "10", "100"} <= set(texts)
+    assert {"GET", "PUT & more", "Requests/s of it", "nodes", "requests/s", "1", "10", "100"} <= set(texts)
 
 
 def test_large_numbers_on_the_axes_are_written_out() -> None:
