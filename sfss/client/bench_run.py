@@ -57,7 +57,7 @@ def _plans(options: argparse.Namespace) -> list[Plan]:
     _take_descriptors(_share(options.connections, 0, count))
     return [
         Plan(
-            files=_share(options.files, number, count, least=_share(options.connections, number, count)),
+            files=_share(options.files, number, count),
             size=options.size,
             connections=_share(options.connections, number, count),
             seconds=options.seconds,
@@ -81,8 +81,8 @@ def _take_descriptors(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def _share(whole: int, number: int, of: int, least: int = 1) -> int:
-    return max(whole // of + (number < whole % of), least)
+def _share(whole: int, number: int, of: int) -> int:
+    return whole // of + (number < whole % of)
 
 
 async def _bench(options: argparse.Namespace, where: Where, folder: str, plan: Plan, started: Sequence[Remote]) -> int:
@@ -107,8 +107,8 @@ async def _refuse_what_is_there(client: Client, prefix: str) -> None:
     there, _ = await client.list(prefix, limit=1)
     if there:
         raise Failure(
-            f"there are files under {prefix} already ({there[0].path}): name another --prefix, remove them with"
-            f" 'sfss rm -r {prefix}', or say --force, which leaves them alone"
+            f"there are files under {prefix} already ({there[0].path}): name another --prefix, or say --force, which"
+            " leaves them alone. If they are an earlier bench's, 'sfss rm -r' removes them"
         )
 
 
