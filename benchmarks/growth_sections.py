@@ -15,7 +15,7 @@ from typing import NamedTuple
 from benchmarks import report
 from benchmarks.curves import Line, chart
 from benchmarks.growth_load import CHECKED, Load, Point, Wrong, check, measure, median, nothing, put
-from benchmarks.growth_servers import FRONT_PREFIX, Nginx, fill, front, many_nodes
+from benchmarks.growth_servers import FRONT_PREFIX, Nginx, fill, front, many_nodes, start
 from benchmarks.watched import Node, Watched, forget, remember, wait_until_quiet
 
 FILES = (10_000, 100_000, 1_000_000)
@@ -120,7 +120,7 @@ def files(bench: Bench) -> Told:
     rows: list[Row] = []
     filled = 0
     with Node(bench.directory / "grown", "fsync") as node:
-        node.start()
+        start(node)
         for count in (*bench.points(FILES), *([LONG] if bench.long else [])):
             load = Load("GET", "growth", bench.size, count)
             say(f"files: filling up to {count:,}")
@@ -130,7 +130,9 @@ def files(bench: Bench) -> Told:
             for what, prepare in (("GET", remember), ("GET, cold", forget)):
                 node.stop()
                 prepare(node.data)
-                node.start()
+                start(node)
+                if (there := node.stat("curr_items")) < count:
+                    raise Wrong(f"of {count:,} files the node has {there:,} after its start")
                 rows += _files_read(bench, node, load, what)
             rows += _files_written(bench, node, load)
             rows[-1] = rows[-1]._replace(more=(*rows[-1].more[:-1], f"{rate:,.0f}"))

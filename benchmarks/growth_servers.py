@@ -8,18 +8,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import resource
 import shutil
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from socket import create_connection
 
 from benchmarks.growth_load import Load, Wrong, content_of, name_of
-from benchmarks.watched import PATIENCE, Watched
+from benchmarks.watched import PATIENCE, Node, Watched
 from sfss import memcache
 from sfss.paths import key_of
 from sfss.record import Header, Kind, encode, payload_checksum
@@ -27,8 +29,23 @@ from tests.servers import HOST, Service, answers, free_port, process, wait_for
 
 FRONT_PREFIX = "/file?path="
 _CONNECTIONS, _BATCH = 8, 128  # of the filling: so many sets are in flight at a time
+_ATTEMPTS = 5  # to start a node on a port of its own
 _STORED = b"STORED\r\n"
 _VERSION = 1_767_225_600_000_000  # of all that is filled: older than what a front writes
+
+
+class Taken(Exception):
+    """Another program's server answers where one of ours should: a port that was found free was taken meanwhile."""
+
+
+def start(node: Node) -> None:
+    """Start a node, and see that it is the one that answers. Raises Taken if that can't be had."""
+    for _ in range(_ATTEMPTS):
+        node.start()
+        if node.stat("pid") == node.pid:
+            return
+        node.kill()  # it ends by itself, in time
+    raise Taken(f"port {node.port}")
 
 
 @contextlib.contextmanager
@@ -42,6 +59,9 @@ def front(directory: Path, nodes: Sequence[Watched], settings: Mapping[str, str]
         assert service.process is not None
         watched = Watched("front", service.port)
         watched.pid = service.process.pid
+        with urllib.request.urlopen(f"{service.url}/status?format=full", timeout=PATIENCE) as answer:
+            if int(json.load(answer)["webserver"]["pid"]) != watched.pid:
+                raise Taken(f"port {service.port}")
         yield watched
 
 
@@ -58,6 +78,8 @@ def many_nodes(directory: Path, count: int) -> Iterator[list[Watched]]:
             nodes.append(node)
         for node in nodes:
             wait_for(functools.partial(answers, node.port), PATIENCE, what=f"{count} nodes")
+            if node.stat("pid") != node.pid:
+                raise Taken(f"port {node.port}")
         yield nodes
 
 
