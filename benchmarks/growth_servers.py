@@ -58,10 +58,10 @@ def front(directory: Path, nodes: Sequence[Watched], settings: Mapping[str, str]
         service.start()
         assert service.process is not None
         watched = Watched("front", service.port)
-        watched.pid = service.process.pid
         with urllib.request.urlopen(f"{service.url}/status?format=full", timeout=PATIENCE) as answer:
-            if int(json.load(answer)["webserver"]["pid"]) != watched.pid:
-                raise Taken(f"port {service.port}")
+            watched.pid = int(json.load(answer)["webserver"]["pid"])  # that of the worker, if it has one
+        if not _is_of(watched.pid, service.process.pid):
+            raise Taken(f"port {service.port}")
         yield watched
 
 
@@ -161,6 +161,8 @@ class Nginx:
             self._fill()
             found = Watched("nginx", self.port), Watched("memcached", self.memcached_port)
             found[0].pid, found[1].pid = worker, memcached.pid
+            if found[1].stat("pid") != memcached.pid:
+                raise Taken(f"port {self.memcached_port}")
             yield found
 
     def _fill(self) -> None:
@@ -210,6 +212,16 @@ def nginx_binary() -> str:
     binary = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     assert binary, "nginx is not installed: `make bench-growth` installs it, or: apt-get install nginx"
     return binary
+
+
+def _is_of(pid: int, ancestor: int) -> bool:
+    """Whether a process is this one, or was started by it or by its children."""
+    while pid > 1 and pid != ancestor:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # not on this machine, or it has ended
+            return False
+    return pid == ancestor
 
 
 def _descriptors() -> int:
