@@ -4,14 +4,14 @@
 #   make test    install what the tests need, Debian's packages too, and run them   (make test ARGS="-k ring")
 #
 # and for those who change sfss: make lint, make format, make bench, make bench-node,
-# make bench-cluster, make bench-large.
+# make bench-cluster, make bench-large, make bench-growth.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test lint format bench bench-node bench-cluster bench-large clean
+.PHONY: run test lint format bench bench-node bench-cluster bench-large bench-growth clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/sfss $(ARGS)
@@ -45,6 +45,10 @@ bench-cluster: $(VENV)/.test
 bench-large: $(VENV)/.test
 	tests/install-servers nginx curl
 	$(BIN)/python -m benchmarks.large $(ARGS)
+
+bench-growth: $(VENV)/.test
+	tests/install-servers nginx wrk
+	$(BIN)/python -m benchmarks.growth $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

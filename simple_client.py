@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -266,7 +265,7 @@ def add_file_options(group: argparse._ArgumentGroup) -> None:
 def add_bench_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--bench", type=option(words.whole(BENCH_FILES_LIMIT)), default=0, metavar="N",
                        help="write, read and delete N files")  # fmt: skip
-    group.add_argument("--size", type=option(byte_count), default=4096, metavar="S",
+    group.add_argument("--size", type=option(words.byte_count(BENCH_SIZE_LIMIT)), default=4096, metavar="S",
                        help="of each: 4096, 4KiB, 1MiB [4KiB]")  # fmt: skip
     group.add_argument("--concurrency", type=option(words.whole(BENCH_CONCURRENCY_LIMIT)), default=16, metavar="C",
                        help="requests at a time [16]")  # fmt: skip
@@ -279,18 +278,6 @@ def host_name(text: str) -> str:
     except ValueError:
         raise ValueError(f"{text!r} is no host: write a name or an address, as in 127.0.0.1") from None
     return text
-
-
-UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "kib": 2**10, "mib": 2**20}  # bytes
-
-
-def byte_count(text: str) -> int:
-    """A size in bytes, from 1 to BENCH_SIZE_LIMIT: 4096, 4KiB, 1MiB, 100kB; raises ValueError."""
-    found = re.fullmatch(r"([0-9]{1,12}) ?([a-z]*)", text.lower())
-    size = int(found[1]) * UNITS.get(found[2], 0) if found else 0
-    if not 1 <= size <= BENCH_SIZE_LIMIT:
-        raise ValueError(f"{text!r} is no size from 1 to 64MiB, such as 4096, 4KiB, 1MiB")
-    return size
 
 
 COMMANDS = {"post": post, "put": put, "get": get, "delete": delete, "bench": measure}

@@ -1,7 +1,7 @@
 """The command line: wiring only. Parses, builds settings, starts what was asked for, turns errors into exit statuses.
 
 Exit statuses: 0 it worked; 1 it didn't (a node or a server is away); 2 the command, a setting or a data directory is
-wrong; 130 interrupted. ``put``, ``get``, ``rm`` and ``stat`` have more of them: ``client/failures.py``.
+wrong; 130 interrupted. ``put``, ``get``, ``rm``, ``stat`` and ``bench`` have more of them: ``client/failures.py``.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ examples:
   sfss put cat.jpg photos/                      a file to a running service; with -r, folders
   sfss get photos/cat.jpg .                     and back; also sfss stat, sfss rm
   sfss ls -l photos/                            which files there are; sfss du counts them
+  sfss bench                                    how fast a running service is, from here
   sfss repair                                   bring every copy of every file where it belongs
 """
 

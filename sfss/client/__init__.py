@@ -13,6 +13,8 @@ It needs aiohttp, the standard library and sfss.errors, nothing else of sfss, so
     api, uploads          the service's HTTP; uploads, which speak tus.    api is the one place that knows aiohttp
 
 ``local`` reads local files; ``resume`` keeps what outlives a process; ``retry`` says whether and when to try again;
-``progress`` draws the bar; ``words`` are what is said on the terminal; ``failures`` is what goes wrong; ``bench``
-measures.
+``progress`` draws the bar; ``words`` are what is said on the terminal; ``failures`` is what goes wrong.
+
+``bench_run`` is ``sfss bench``, ``bench`` its requests (and those of ``simple_client.py --bench``), ``bench_processes``
+several processes of them, ``figures`` what they come to.
 """

@@ -171,9 +171,9 @@ class Client:
             meta,
         )
 
-    async def list(self, prefix: str, after: str = "") -> tuple[list[Found], str | None]:
+    async def list(self, prefix: str, after: str = "", limit: int | None = None) -> tuple[list[Found], str | None]:
         """A page of the files that begin so, in the order of their paths; and the ``after`` of the next one."""
-        query = {"prefix": prefix, "limit": str(PAGE)} | ({"after": after} if after else {})
+        query = {"prefix": prefix, "limit": str(limit or PAGE)} | ({"after": after} if after else {})
         async with self.request("GET", self.url("/files", **query)) as answer:
             body = await answer.read()
         try:

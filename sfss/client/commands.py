@@ -1,4 +1,4 @@
-"""``sfss put``, ``get``, ``rm`` and ``stat``: their options. What they do is in ``run``, which needs aiohttp."""
+"""``sfss put``, ``get``, ``rm``, ``stat``, ``bench``: their options. What they do is elsewhere, and needs aiohttp."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from sfss.client.failures import EXIT_STATUSES
 from sfss.client.retry import RETRIES
 
 MAX_JOBS = 64
+MAX_PROCESSES = 64
+MAX_FILES = 10_000_000  # of a bench: something is kept of each
+MAX_SIZE = 64 * 1024**2  # bytes; each file of a bench is held in memory, one for each connection
+MAX_CONNECTIONS = 10_000  # as many as a front takes
+MAX_RATE = 1_000_000  # requests/s
 T = TypeVar("T")
 
 _PUT = """\
@@ -53,6 +58,26 @@ _STAT = """\
 Shows what a running service says of files: size, SHA-256 (the ETag), type, time, and what else is kept with them.
 """
 
+_BENCH = """\
+Measures a running service from here: with files of its own, which it removes. Every byte that is read is compared.
+
+  sfss bench                                 32 connections, a minute; nothing else has to be told
+  sfss bench --files 100000 --size 64KiB     of other files
+  sfss bench --processes 4                   more clients, where the column "client" says that one is busy
+  sfss bench --rate 500                      500 requests/s, not as many as there can be: what latency is then
+  sfss bench --host 10.0.0.7 --json > a.json for another machine's service; all figures, for programs
+
+It writes --files new files, reads each once, and then, for --seconds each: reads (of these files, in any order), asks
+for files that aren't there, asks whether files have changed (304), overwrites, and reads and overwrites, mixed. Last it
+removes the files; Ctrl-C removes them, too. --keep leaves them. They lie in a folder of a new name under --prefix, so
+nobody's file is ever touched; still it doesn't begin where there are files under --prefix already (--force: it does).
+
+MB/s are 10^6 bytes of content. Latencies are those of requests that succeeded: from when the request was sent, or with
+--rate from when it was due, if no connection was free then. "client" is the share of the time that a process of sfss
+bench worked (the busiest, if they are several), "waits" that for which it waited for a core of this machine. Near 100%
+together it is this client, in Python, that is measured, and not the service.
+"""
+
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> list[argparse.ArgumentParser]:
     """Add their parsers, which still lack the options for settings, and what is to be run."""
@@ -76,17 +101,52 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     stat = _add(commands, "stat", "show what a running service says of files", _STAT)
     stat.add_argument("names", nargs="+", metavar="PATH", help="files")
+
+    bench = _add(commands, "bench", "measure a running service", _BENCH, timeout=10.0)
+    _add_load(bench)
+    for parser in (put, get, rm, stat):
+        parser.add_argument("--retries", type=option(words.count(1000)), default=RETRIES, metavar="N",
+                            help="attempts after a break, with growing pauses, that may come to nothing (default:"
+                            " %(default)s)")  # fmt: skip
     for parser in (put, get, rm):
         parser.add_argument("-j", "--jobs", type=option(words.whole(MAX_JOBS)), default=4, metavar="N",
                             help="files at a time (default: %(default)s)")  # fmt: skip
         parser.add_argument("-q", "--quiet", action="store_true", help="no bar and no results; errors are still told")
-    return [put, get, rm, stat]
+    return [put, get, rm, stat, bench]
+
+
+def _add_load(bench: argparse.ArgumentParser) -> None:
+    """What ``sfss bench`` does."""
+
+    def number(name: str, limit: int, default: int, help: str) -> None:
+        bench.add_argument(name, type=option(words.whole(limit)), default=default, metavar="N",
+                           help=f"{help} (default: %(default)s)")  # fmt: skip
+
+    bench.add_argument("--size", type=option(words.byte_count(MAX_SIZE)), default="4KiB",
+                       help="of each file: 4096, 4KiB, 1MiB (default: %(default)s)")  # fmt: skip
+    number("--files", MAX_FILES, 1000, "how many")
+    number("--connections", MAX_CONNECTIONS, 32, "requests at a time, of all processes together")
+    number("--processes", MAX_PROCESSES, 1, "clients, each on a core of its own if there are so many")
+    bench.add_argument("--seconds", type=option(words.seconds), default=10.0,
+                       help="of each phase that isn't over files (default: %(default)g)")  # fmt: skip
+    bench.add_argument("--reads", type=option(words.count(100)), default=90, metavar="PERCENT",
+                       help="of the mixed phase; the others overwrite (default: %(default)s)")  # fmt: skip
+    bench.add_argument("--rate", type=option(words.whole(MAX_RATE)), default=0, metavar="N",
+                       help="requests/s, of all processes together (default: as many as there can be)")  # fmt: skip
+    bench.add_argument("--prefix", default="bench/", metavar="FOLDER",
+                       help="where the files go, in a folder of a new name (default: %(default)s)")  # fmt: skip
+    bench.add_argument("--force", action="store_true", help="also where there are files under --prefix already")
+    bench.add_argument("--keep", action="store_true", help="leave the files there, and say where they are")
+    bench.add_argument("--json", action="store_true", help="one object instead of the table")
 
 
 def run(options: argparse.Namespace, service: str, tls: ssl.SSLContext | None) -> int:
     """Carry out a command on the service at this URL; returns the exit status."""
-    from sfss.client import run as running  # here, for a node needs none of it
+    from sfss.client import bench_run  # here, for a node needs none of it
+    from sfss.client import run as running
 
+    if options.command == "bench":
+        return bench_run.command(options, service, tls)
     return running.command(options, service, tls)
 
 
@@ -103,7 +163,11 @@ def option(read: Callable[[str], T]) -> Callable[[str], T]:
 
 
 def _add(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help: str, description: str
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    help: str,
+    description: str,
+    timeout: float = 60.0,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name,
@@ -113,9 +177,6 @@ def _add(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(command=name)
-    parser.add_argument("--timeout", type=option(words.seconds), default=60.0, metavar="SECONDS",
+    parser.add_argument("--timeout", type=option(words.seconds), default=timeout, metavar="SECONDS",
                         help="give up when nothing moves for so long (default: %(default)g)")  # fmt: skip
-    parser.add_argument("--retries", type=option(words.count(1000)), default=RETRIES, metavar="N",
-                        help="attempts after a break, with growing pauses, that may come to nothing (default:"
-                        " %(default)s)")  # fmt: skip
     return parser

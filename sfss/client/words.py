@@ -8,6 +8,8 @@ import re
 import sys
 from collections.abc import Callable
 
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "kib": 2**10, "mib": 2**20}  # bytes
+
 
 def one_line(text: str) -> str:
     """``text`` without line breaks and without anything that could play tricks on a terminal."""
@@ -66,6 +68,19 @@ def whole(limit: int) -> Callable[[str], int]:
 def count(limit: int) -> Callable[[str], int]:
     """The same, and 0."""
     return lambda text: 0 if text == "0" else whole(limit)(text)
+
+
+def byte_count(limit: int) -> Callable[[str], int]:
+    """Reads sizes in bytes from 1 to ``limit``: 4096, 4KiB, 1MiB, 100kB; raises ValueError likewise."""
+
+    def size(text: str) -> int:
+        found = re.fullmatch(r"([0-9]{1,12}) ?([a-z]*)", text.lower())
+        size = int(found[1]) * _UNITS.get(found[2], 0) if found else 0
+        if not 1 <= size <= limit:
+            raise ValueError(f"{text!r} is no size from 1 to {limit // 2**20}MiB, such as 4096, 4KiB, 1MiB")
+        return size
+
+    return size
 
 
 def seconds(text: str) -> float:
