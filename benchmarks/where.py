@@ -1,0 +1,135 @@
+"""Where each microsecond of a GET and a PUT goes: the front's CPU time for a request, by step.
+
+    python -m benchmarks.where [--seconds 8] [--only NAME ...]
+
+Samples the front with py-spy while it is loaded by 32 connections, and shares out the CPU time that it used, as Linux
+tells it, by the samples. What can be sampled are Python's functions: a step is all that is done in the functions of some
+modules, with what they call in C. Prints a fragment for ``docs/speed.rst``. Exit status: 0; 2 if nothing can be measured
+here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import processes, report
+from benchmarks.contenders import Running, programs, sfss_over_memcached, sfss_over_nodes
+from benchmarks.httpload import Files, Httpload
+
+CONNECTIONS = 32
+FILES = Files("bench", 1000, 4096)
+BEFORE = 1.0  # seconds of load before the first sample
+RATE = 400  # samples a second
+
+# By the end of a function's or a file's name, as py-spy writes them: the first that fits counts.
+STEPS = (
+    ("select (selectors.py", None),  # waiting, mostly; what it costs goes to the others by their share
+    ("write (asyncio/selector_events.py", "system call: send to the client, or to the node"),
+    ("_read_ready__data_received (asyncio/selector_events.py", "system call: receive"),
+    ("(asyncio/", "asyncio: event loop, tasks, transports"),
+    ("(selectors.py", "asyncio: event loop, tasks, transports"),
+    ("(sfss/web/heads.py", "HTTP: read the request's head, write the answer's"),
+    ("(sfss/web/", "HTTP: connection, request, conditions"),
+    ("(aiohttp/", "aiohttp"),
+    ("(multidict/", "aiohttp"),
+    ("(yarl/", "aiohttp"),
+    ("(sfss/record.py", "record: header, checksums"),
+    ("(sfss/files.py", "files: path, version, what is told of a file"),
+    ("(sfss/paths.py", "files: path, version, what is told of a file"),
+    ("(sfss/cluster/", "cluster: ring, copies"),
+    ("(sfss/memcache.py", "node: memcached's protocol"),
+    ("(sfss/backends/", "node: connection, window, what was asked"),
+)
+
+
+class Load(NamedTuple):
+    """One kind of request, and what it is sent to."""
+
+    name: str
+    title: str
+    start: Callable[[Path], AbstractContextManager[Running]]
+    options: tuple[object, ...]
+
+
+LOADS = (
+    Load("get", "GET, over memcached", sfss_over_memcached, ()),
+    Load("304", "GET that ends in 304, over memcached", sfss_over_memcached, ("--conditional",)),
+    Load("miss", "GET of what isn't there, over memcached", sfss_over_memcached, ("--missing",)),
+    Load("get-node", "GET, over one node", sfss_over_nodes, ()),
+    Load("put", "PUT over what is there, over one node, fsync", sfss_over_nodes, ("--puts", 100)),
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.where", description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=int, default=8, help="of each load (default: %(default)s)")
+    parser.add_argument("--only", action="append", choices=[load.name for load in LOADS])
+    options = parser.parse_args(arguments)
+    profiler = shutil.which("py-spy") or shutil.which("py-spy", path=str(Path(sys.executable).parent))
+    if profiler is None:
+        print("py-spy is not installed: pip install '.[bench]'", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="sfss-where-") as name:
+        directory = Path(name)
+        print(report.field_list(report.facts("python -m benchmarks.where", directory, programs())))
+        httpload = Httpload(directory)
+        for load in LOADS:
+            if load.name in (options.only or [load.name]):
+                print(f"\n{load.title}:\n", flush=True)
+                print(_measure(directory / load.name, load, httpload, profiler, options.seconds), flush=True)
+    return 0
+
+
+def _measure(directory: Path, load: Load, httpload: Httpload, profiler: str, seconds: int) -> str:
+    """The table of one kind of request."""
+    directory.mkdir()
+    with load.start(directory) as running:
+        running.fill(httpload, FILES)
+        (front,) = running.http
+        samples = directory / "samples"
+        command = [profiler, "record", "--pid", str(front), "--duration", str(seconds), "--rate", str(RATE),
+                   "--format", "raw", "--output", str(samples), "--nonblocking"]  # fmt: skip
+        quiet = httpload.run(running.target, FILES, "--connections", CONNECTIONS, *load.options, seconds=BEFORE)
+        before = processes.cpu([front])
+        measured = httpload.run(running.target, FILES, "--connections", CONNECTIONS, *load.options, seconds=seconds)
+        each = (processes.cpu([front]) - before) / max(measured.requests, 1) * 1e6
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as recording:
+            httpload.run(running.target, FILES, "--connections", CONNECTIONS, *load.options, seconds=seconds + BEFORE)
+            recording.wait()
+        assert measured.trouble is None, measured.trouble
+        assert quiet.trouble is None, quiet.trouble
+        rows = [(step, f"{share * each:.1f}") for step, share in _shares(samples.read_text())]
+        return report.table([("step", "us"), *rows, ("all", f"{each:.1f}")], left=1)
+
+
+def _shares(samples: str) -> Iterator[tuple[str, float]]:
+    """Each step, with its part of all, the largest first."""
+    found: Counter[str] = Counter()
+    for line in samples.splitlines():
+        stack, _, count = line.rpartition(" ")
+        step = _step(stack.split(";")[-1].rpartition(":")[0])
+        if step is not None:
+            found[step] += int(count)
+    for step, count in found.most_common():
+        yield step, count / found.total()
+
+
+def _step(function: str) -> str | None:
+    for name, step in STEPS:
+        if name in function:
+            return step
+    return "everything else"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
