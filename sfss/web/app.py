@@ -177,14 +177,15 @@ async def serve(
     ``create_app`` has it.
     """
     loop = asyncio.get_running_loop()
+    tls, connections = tls_context(settings), allowed()  # before anybody hears of this process
     _keep_freed_memory()
     app = create_app(settings, tally)
     runner = web.AppRunner(app, **SERVER_OPTIONS, handle_signals=False, shutdown_timeout=_CUT_OFF)
     await runner.setup()
     try:
         assert runner.server is not None
-        door = Door(runner.server, allowed())
-        listening = await loop.create_server(door, sock=sock, ssl=tls_context(settings), backlog=BACKLOG)
+        door = Door(runner.server, connections)
+        listening = await loop.create_server(door, sock=sock, ssl=tls, backlog=BACKLOG)
         ready.set()
         reloading = asyncio.create_task(_reload_again_and_again(app, reloads or asyncio.Queue()))
         await stop.wait()
