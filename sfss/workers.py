@@ -9,7 +9,6 @@ others are taken over, and says on its standard output that it serves, or why it
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import sys
@@ -101,9 +100,12 @@ class _Worker(Child):
         """What comes in waits for the next one; but if that doesn't last either, it goes to the others."""
         self.serves = False
         self._tally.ended(self._number - 1)
-        if self.pause > FIRST_PAUSE and self._somebody_serves():
-            with contextlib.suppress(OSError):  # it is closed already
-                self._sock.shutdown(socket.SHUT_RDWR)  # a worker opens it again
+        if self.pause > FIRST_PAUSE and self._somebody_serves() and self._listens():
+            self._sock.shutdown(socket.SHUT_RDWR)  # the next worker lets it listen again
+
+    def _listens(self) -> bool:
+        # Linux: a socket that is shut down when it doesn't listen gives connections later that have ended already.
+        return bool(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
     async def stop(self) -> None:
         await super().stop()

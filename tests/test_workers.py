@@ -104,6 +104,12 @@ def is_there(pid: int) -> bool:
         return False
 
 
+def listeners(port: int) -> int:
+    """How many sockets listen there."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(local.endswith(f":{port:04X}") and state == "0A" for _, local, _, state, *_ in rows)
+
+
 def freeze(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
     tasks = Path(f"/proc/{pid}/task")
@@ -258,6 +264,7 @@ def test_a_worker_that_is_told_to_stop_ends_what_it_does_and_the_others_serve(ow
         one, other = connections
         upload = begin_upload(connections[one], "of/one", 100)
         os.kill(one, signal.SIGTERM)
+        wait_for(lambda: listeners(own.port) == WORKERS - 1)
         for _ in range(50):
             assert int(full(own)["pid"]) != one
         upload.sendall(b"x" * 50)
