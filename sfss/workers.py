@@ -89,7 +89,8 @@ class _Worker(Child):
         self.tell(self._settings)
         assert self.process.stdout is not None
         try:
-            said = await asyncio.wait_for(self.process.stdout.readline(), START_TIMEOUT)
+            async with asyncio.timeout(START_TIMEOUT):  # wait_for may lose that it was cancelled, before Python 3.12
+                said = await self.process.stdout.readline()
         except TimeoutError:
             raise ConfigError(f"{self.name} didn't serve within {START_TIMEOUT:g} s") from None
         if said != READY:
