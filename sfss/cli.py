@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import http.client
 import json
 import logging
 import os
-import signal
-import socket
 import ssl
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -32,12 +28,11 @@ from sfss.config import Settings
 from sfss.errors import ConfigError
 from sfss.node import maintenance
 
-log = logging.getLogger("sfss")
-
 EXAMPLES = """\
 examples:
   sfss                                          serve on 127.0.0.1:8255, on three nodes of its own under ./sfss-data
   sfss --host 0.0.0.0 --port 80                 the same for everybody
+  sfss --workers auto                           with a process for each core
   sfss --config conf/sfss.toml                  with settings from a file
   SFSS_STORAGE_NODES=a:11211,b:11211 sfss       on other machines' nodes
   sfss node --port 7900 --data /srv/sfss        one storage node
@@ -92,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"sfss {sfss.__version__}")
     _add_settings(parser)
+    _add_workers(parser)
     parser.set_defaults(run=_serve)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", description="without one, sfss serves")
 
@@ -144,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     about_settings = commands.add_parser("config", help="check settings").add_subparsers(required=True, metavar="check")
     check = about_settings.add_parser("check", help="say what is wrong with the settings, or show what they come to")
     _add_settings(check)
+    _add_workers(check)
     check.set_defaults(run=_check)
     return parser
 
@@ -154,6 +151,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=argparse.SUPPRESS, help="server.port (default: 8255)")
 
 
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", metavar="N", default=argparse.SUPPRESS,
+                        help="server.workers: processes that serve, or auto for one per core (default: 1)")  # fmt: skip
+
+
 def _add_config(parser: argparse.ArgumentParser) -> None:
     # SUPPRESS: an option that stands before the command isn't undone by its default behind it.
     parser.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS,
@@ -161,7 +163,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    given = {key: value for key in ("host", "port") if (value := getattr(options, key, None)) is not None}
+    given = {key: value for key in ("host", "port", "workers") if (value := getattr(options, key, None)) is not None}
     file = getattr(options, "config", None) or os.environ.get("SFSS_CONFIG")
     return config.load(file, os.environ, {"server": given})
 
@@ -171,109 +173,10 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _serve(options: argparse.Namespace) -> int:
     settings = _settings(options)
-    from sfss.web import app  # here, for a node needs none of it
+    from sfss import service  # here, for a node needs none of it
 
-    app.tls_context(settings)  # what is wrong with it should be said before anything starts
-    try:
-        asyncio.run(_serve_until_told(settings, lambda: _settings(options)))
-    finally:  # all is done: a signal more must not turn the exit status into its own
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    service.run(settings, lambda: _settings(options))
     return 0
-
-
-async def _serve_until_told(settings: Settings, read_again: Callable[[], Settings]) -> None:
-    from sfss.supervisor import DataLock, EmbeddedNodes
-    from sfss.web.app import serve
-
-    stop, ready = asyncio.Event(), asyncio.Event()
-    reloads: asyncio.Queue[Settings] = asyncio.Queue()
-    _set_when_told_to_stop(stop)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, settings, read_again, reloads)
-    async with contextlib.AsyncExitStack() as stack:
-        if not settings.storage.nodes:
-            stack.enter_context(DataLock(Path(settings.embedded.data)))
-        sock = stack.enter_context(_listen(settings))
-        if not settings.storage.nodes:
-            starting = asyncio.ensure_future(stack.enter_async_context(EmbeddedNodes(settings)))
-            stopping = asyncio.ensure_future(stop.wait())
-            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            await starting
-        serving = asyncio.create_task(serve(settings, sock, stop, ready, reloads))
-        await asyncio.wait((serving, asyncio.create_task(ready.wait())), return_when=asyncio.FIRST_COMPLETED)
-        if ready.is_set() and not stop.is_set():
-            _say_where(settings, sock)
-        await serving
-
-
-def _set_when_told_to_stop(stop: asyncio.Event) -> None:
-    """On SIGTERM and SIGINT. asyncio's own handlers end with the loop: a second signal would then cut the end short."""
-    loop = asyncio.get_running_loop()
-
-    def told(*_: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the end is near as it is
-            loop.call_soon_threadsafe(stop.set)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, told)
-
-
-def _reload(settings: Settings, read_again: Callable[[], Settings], reloads: asyncio.Queue[Settings]) -> None:
-    """On SIGHUP: take over from the settings what can change while sfss serves; what is wrong changes nothing."""
-    try:
-        new = read_again()
-        if bool(new.storage.nodes) != bool(settings.storage.nodes):
-            raise ConfigError("storage.nodes: between the embedded nodes and named ones only a restart can change")
-        taken = _taken(settings, new)
-        config.check_together(taken)  # with what stays as it was
-    except ConfigError as error:
-        log.error("the configuration was read again and is not taken, all stays as it was: %s", error)
-        return
-    before, after = config.as_dict(settings), config.as_dict(new)
-    for section, keys in after.items():
-        for key, value in keys.items():
-            if value != before[section][key] and f"{section}.{key}" not in config.RELOADED:
-                log.warning("%s.%s has changed: that takes a restart", section, key)
-    reloads.put_nowait(taken)
-
-
-def _taken(settings: Settings, new: Settings) -> Settings:
-    """The settings with what can be taken over of new ones."""
-    keys = {key: value for key, value in config.as_dict(new)["storage"].items() if f"storage.{key}" in config.RELOADED}
-    storage = msgspec.structs.replace(settings.storage, **keys)
-    return msgspec.structs.replace(settings, storage=storage, policy=new.policy)
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """Take the port at once: whoever comes while the nodes start waits, and a second service is told off."""
-    host, port = settings.server.host, settings.server.port
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, UnicodeError) as error:  # the latter: of a host that can't be the name of one
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(
-            f"port {port} of {host} can't be taken ({reason}): stop what listens there, or choose another with --port"
-        ) from None
-
-
-def _say_where(settings: Settings, sock: socket.socket) -> None:
-    host, port = sock.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    url = f"{'https' if settings.server.tls_certificate else 'http'}://{shown}:{port}"
-    if settings.storage.nodes:
-        where = f"nodes   {', '.join(settings.storage.nodes)}"
-    else:
-        nodes = settings.nodes
-        where = (
-            f"nodes   {len(nodes)} of its own, {nodes[0]} to {nodes[-1].port}\n"
-            f"  data    {Path(settings.embedded.data).absolute()}"
-        )
-    print(
-        f"sfss {sfss.__version__} serves {url}\n  {where}\n"
-        f'  try     curl -F "upload_file=@README.rst" "{url}/files?path=docs/readme.rst"',
-        flush=True,
-    )
 
 
 # --- the other commands ---
@@ -308,7 +211,7 @@ def _size(text: str, option: str) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     settings = _settings(options)
-    from sfss.web.app import tls_context
+    from sfss.web.tls import tls_context
 
     tls_context(settings)
     for section, keys in config.as_dict(settings).items():

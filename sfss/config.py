@@ -8,6 +8,7 @@ consequence; a test holds that page against these classes.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
@@ -24,6 +25,7 @@ from sfss.memcache import MAX_KEY
 KIB, MIB, GIB, TIB = (1024**power for power in (1, 2, 3, 4))
 LARGEST_FILE = TIB
 SMALLEST_RECORD, LARGEST_RECORD = 64 * KIB, 64 * MIB  # a record is held in memory whole, at fronts and at nodes
+MOST_WORKERS = 256
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -34,6 +36,10 @@ Copies = Annotated[int, Meta(ge=1, le=16)]
 
 class Size(int):
     """A number of bytes; written ``65536``, ``"64KiB"``, ``"2MiB"``, ``"1GiB"`` or ``"1TiB"``."""
+
+
+class WorkerCount(int):
+    """A number of processes; ``"auto"`` is as many as this one may use cores of the machine."""
 
 
 class Address(NamedTuple):
@@ -53,6 +59,7 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8255  # 0: any free one
+    workers: WorkerCount = WorkerCount(1)
     tls_certificate: Text = ""
     tls_key: Text = ""
     shutdown_timeout: Seconds = 30.0
@@ -257,6 +264,15 @@ def parse_size(text: str) -> Size:
     return Size(int(match[1]) * {"": 1, "B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB}[match[2]])
 
 
+def parse_workers(text: str) -> WorkerCount:
+    """``"auto"`` -> 4, on four cores; ``"2"`` -> 2. Raises ValueError."""
+    if text.strip() == "auto":
+        return WorkerCount(min(len(os.sched_getaffinity(0)), MOST_WORKERS))
+    if not re.fullmatch(r"\s*\d{1,9}\s*", text, re.ASCII) or not 1 <= int(text) <= MOST_WORKERS:
+        raise ValueError(f"'{text}' is no number of workers: write 1 to {MOST_WORKERS}, or \"auto\" for one per core")
+    return WorkerCount(text)
+
+
 def parse_address(text: str) -> Address:
     """``"host:port"`` or ``"name=host:port"``; an IPv6 host stands in brackets. Raises ValueError."""
     name, _, where = text.rpartition("=")
@@ -266,6 +282,16 @@ def parse_address(text: str) -> Address:
     if "=" in text and not re.fullmatch(rf"[!-<>-~]{{1,{MAX_KEY}}}", name):
         raise ValueError(f"'{text}': a node's name is made of visible ASCII characters other than '='")
     return Address(match[1].strip("[]"), int(match[2]), name or where)
+
+
+def encode(settings: Settings) -> bytes:
+    """Settings in one line, for another process of this program."""
+    return msgspec.json.encode(settings, enc_hook=int)  # of Size and WorkerCount
+
+
+def decode(line: bytes) -> Settings:
+    """What ``encode`` has made."""
+    return msgspec.json.decode(line, type=Settings, dec_hook=_decode)
 
 
 def as_dict(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -314,6 +340,8 @@ def _decode(type_: type, given: object) -> object:
         if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
             return Size(given)
         return parse_size(str(given))
+    if type_ is WorkerCount:
+        return parse_workers(str(given))
     raise NotImplementedError(type_)
 
 

@@ -309,10 +309,6 @@ class Files:
         capabilities = self._cluster.capabilities()
         return {node: {"away": away, **capabilities[node]} for node, away in self._cluster.ready().items()}
 
-    def counts(self) -> dict[str, int]:
-        """What happened to copies since the start: handed off, put right, found damaged ..."""
-        return self._cluster.counts()
-
     def repair(self) -> dict[str, object]:
         """How many files lack a copy, and what repair in the background is at; empty where there is none."""
         return self._background.status() if self._background is not None else {}

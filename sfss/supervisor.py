@@ -1,4 +1,4 @@
-"""The embedded nodes: child processes that are started, watched, started again and stopped.
+"""Child processes: started, watched, started again and stopped; and the embedded nodes, which are some.
 
 Each child ends by itself when its standard input ends, so none outlives this process, whatever becomes of it.
 """
@@ -14,16 +14,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from sfss.config import Address, Settings
 from sfss.errors import ConfigError
 
 log = logging.getLogger("sfss.supervisor")
 
-START_TIMEOUT = 60.0  # seconds for a node to open its data and answer; RocksDB may have a long log to read
+START_TIMEOUT = 60.0  # seconds for a child to serve; a node's RocksDB may have a long log to read
 STOP_TIMEOUT = 15.0  # seconds for a node to end by itself, before it is killed
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between a node's death and its next start
-HEALTHY_AFTER = 10.0  # seconds of life after which a node's next death is not held against it
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between a child's death and its next start
+HEALTHY_AFTER = 10.0  # seconds of life after which a child's next death is not held against it
 _LARGEST_ITEM = 8 * 1024 * 1024  # bytes, unless records may be larger: as `sfss node` has it by itself
 _POLL = 0.05
 
@@ -53,20 +54,83 @@ class DataLock:
         self._file.close()
 
 
-class EmbeddedNodes:
-    """The storage nodes that ``settings`` ask for, each over a directory of its own.
+class Child:
+    """A process that is started, watched, started again whenever it ends, and stopped."""
 
-    Use as an asynchronous context manager: it is entered when every node answers. Raises ConfigError if one can't.
-    """
+    def __init__(self, name: str, stop_timeout: float) -> None:
+        """``name``: what to call it. ``stop_timeout``: seconds for it to end by itself, before it is killed."""
+        self.name = name
+        self.pause = FIRST_PAUSE  # seconds, before the next start
+        self.process: asyncio.subprocess.Process | None = None
+        self._stop_timeout = stop_timeout
+        self._watcher: asyncio.Task[None] | None = None
 
-    def __init__(self, settings: Settings) -> None:
-        self._nodes = [_EmbeddedNode(address, settings) for address in settings.embedded.addresses()]
+    async def spawn(self) -> None:
+        """Start the process, put it into ``process``, and wait until it serves. Raises ConfigError, OSError."""
+        raise NotImplementedError
 
-    async def __aenter__(self) -> EmbeddedNodes:
+    def ended(self) -> None:
+        """Is called when the process has ended by itself, before the pause."""
+
+    async def start(self) -> None:
+        """Start it for the first time; returns when it serves. Raises ConfigError, OSError if it can't."""
+        await self.spawn()
+        self._watcher = asyncio.create_task(self._watch(), name=f"watcher of {self.name}")
+
+    async def stop(self) -> None:
+        """End it in good order, and for good."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watcher
+        await self._end()
+
+    async def _watch(self) -> None:
+        """Start it again whenever it ends."""
+        while True:
+            assert self.process is not None
+            born = time.monotonic()
+            status = await self.process.wait()
+            if time.monotonic() - born > HEALTHY_AFTER:
+                self.pause = FIRST_PAUSE
+            log.error("%s ended with status %s: it is started again in %g s", self.name, status, self.pause)
+            self.ended()
+            await asyncio.sleep(self.pause)
+            self.pause = min(self.pause * 2, LONGEST_PAUSE)
+            try:
+                await self.spawn()
+            except (ConfigError, OSError) as error:
+                log.error("%s is not back: %s", self.name, error)
+                await self._end()
+
+    async def _end(self) -> None:
+        """Ask the process to end, and see to it that it does."""
+        process = self.process
+        if process is None or process.returncode is not None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), self._stop_timeout)
+            except TimeoutError:
+                log.error("%s didn't stop within %g s and is killed", self.name, self._stop_timeout)
+                process.kill()
+                await process.wait()
+
+
+class Children:
+    """Several of them. An asynchronous context manager: it is entered when every one serves. Raises as they do."""
+
+    def __init__(self, children: Sequence[Child]) -> None:
+        self._children = children
+
+    async def __aenter__(self) -> Self:
         try:
             async with asyncio.TaskGroup() as group:
-                for node in self._nodes:
-                    group.create_task(node.start())
+                for child in self._children:
+                    group.create_task(child.start())
         except BaseExceptionGroup as errors:
             await self._stop()
             raise errors.exceptions[0] from None
@@ -81,73 +145,33 @@ class EmbeddedNodes:
         await self._stop()
 
     async def _stop(self) -> None:
-        await asyncio.gather(*(node.stop() for node in self._nodes))
+        await asyncio.gather(*(child.stop() for child in self._children))
 
 
-class _EmbeddedNode:
+class EmbeddedNodes(Children):
+    """The storage nodes that ``settings`` ask for, each over a directory of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__([_EmbeddedNode(address, settings) for address in settings.embedded.addresses()])
+
+
+class _EmbeddedNode(Child):
     def __init__(self, address: Address, settings: Settings) -> None:
+        super().__init__(f"the node {address}", STOP_TIMEOUT)
         self._address = address
         self._command = _command(address, settings)
-        self._process: asyncio.subprocess.Process | None = None
-        self._watcher: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        await self._spawn()
-        self._watcher = asyncio.create_task(self._watch(), name=f"watcher of {self._address}")
-
-    async def stop(self) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher
-        await self._end()
-
-    async def _spawn(self) -> None:
-        """Start the process and wait until it answers."""
-        self._process = await asyncio.create_subprocess_exec(
+    async def spawn(self) -> None:
+        self.process = await asyncio.create_subprocess_exec(
             *self._command, stdin=asyncio.subprocess.PIPE, start_new_session=True
         )
         deadline = time.monotonic() + START_TIMEOUT
-        while await _pid_at(self._address) != self._process.pid:
-            if self._process.returncode is not None:
+        while await _pid_at(self._address) != self.process.pid:
+            if self.process.returncode is not None:
                 raise ConfigError(f"the embedded node {self._address} can't start: its own message stands above")
             if time.monotonic() > deadline:
                 raise ConfigError(f"the embedded node {self._address} didn't answer within {START_TIMEOUT:g} s")
             await asyncio.sleep(_POLL)
-
-    async def _watch(self) -> None:
-        """Start the node again whenever it ends."""
-        pause = FIRST_PAUSE
-        while True:
-            assert self._process is not None
-            born = time.monotonic()
-            status = await self._process.wait()
-            if time.monotonic() - born > HEALTHY_AFTER:
-                pause = FIRST_PAUSE
-            log.error("the node %s ended with status %s: it is started again in %g s", self._address, status, pause)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
-            try:
-                await self._spawn()
-            except (ConfigError, OSError) as error:
-                log.error("the node %s is not back: %s", self._address, error)
-                await self._end()
-
-    async def _end(self) -> None:
-        """Ask the process to end, and see to it that it does."""
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        assert process.stdin is not None
-        process.stdin.close()
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), STOP_TIMEOUT)
-            except TimeoutError:
-                log.error("the node %s didn't stop within %g s and is killed", self._address, STOP_TIMEOUT)
-                process.kill()
-                await process.wait()
 
 
 def _command(address: Address, settings: Settings) -> Sequence[str]:

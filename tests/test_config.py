@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -21,6 +22,8 @@ from sfss.config import (
     Rules,
     Settings,
     as_dict,
+    decode,
+    encode,
     load,
     parse_address,
     parse_size,
@@ -98,6 +101,16 @@ def test_sfss_config_names_the_file_and_is_no_setting() -> None:
         ({"server": {"port": -1}}, "server.port: expected `int` >= 0"),
         ({"server": {"port": "http"}}, "server.port: expected `int`, got `str`"),
         ({"server": {"host": 1}}, "server.host: expected `str`, got `int`"),
+        (
+            {"server": {"workers": 0}},
+            "server.workers: '0' is no number of workers: write 1 to 256, or \"auto\" for one",
+        ),
+        ({"server": {"workers": 257}}, "server.workers: '257' is no number of workers"),
+        ({"server": {"workers": -1}}, "server.workers: '-1' is no number of workers"),
+        ({"server": {"workers": 1.5}}, "server.workers: '1.5' is no number of workers"),
+        ({"server": {"workers": True}}, "server.workers: 'True' is no number of workers"),
+        ({"server": {"workers": "many"}}, "server.workers: 'many' is no number of workers"),
+        ({"server": {"workers": ""}}, "server.workers: '' is no number of workers"),
         ({"storage": {"timeout": 0}}, "storage.timeout: expected `float` > 0"),
         ({"storage": {"timeout": 3601}}, "storage.timeout: expected `float` <= 3600"),
         ({"storage": {"nodes": "a:1"}}, "storage.nodes: expected `array`, got `str`"),
@@ -367,6 +380,30 @@ def test_with_no_nodes_named_there_are_the_embedded_ones_and_ports_dont_place_th
 
 def test_named_nodes_take_the_place_of_the_embedded_ones() -> None:
     assert load(overrides={"storage": {"nodes": ["x=a:1"]}}).nodes == (Address("a", 1, "x"),)
+
+
+@pytest.mark.parametrize(("given", "workers"), [(1, 1), (256, 256), ("4", 4), (" 4 ", 4)])
+def test_workers_are_a_number(given: object, workers: int) -> None:
+    assert load(overrides={"server": {"workers": given}}).server.workers == workers
+
+
+def test_auto_workers_are_as_many_as_there_are_cores_to_use() -> None:
+    for source in ({"overrides": {"server": {"workers": "auto"}}}, {"environment": {"SFSS_SERVER_WORKERS": "auto"}}):
+        assert load(**source).server.workers == len(os.sched_getaffinity(0))
+
+
+def test_settings_come_to_another_process_as_they_are() -> None:
+    settings = load(
+        overrides={
+            "server": {"host": "é", "workers": 3},
+            "storage": {"nodes": ["a=b:1", "c:2"], "timeout": 0.1},
+            "limits": {"max_file_size": "1TiB"},
+            "policy": [{"prefix": "фото/", "copies": 2, "max_file_size": "3MiB"}],
+        }
+    )
+    line = encode(settings)
+    assert b"\n" not in line
+    assert decode(line) == settings
 
 
 # --- the page that explains them ---

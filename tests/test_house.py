@@ -68,6 +68,17 @@ FLOORS = {
     ),
     "sfss.node": Floor("the node and the front share the ground floor, nothing else", ("sfss", *GROUND, "sfss.node")),
     "sfss.supervisor": Floor("the supervisor starts nodes as processes: it imports neither end", GROUND),
+    "sfss.stopping": Floor("signals know nobody", ()),
+    "sfss.workers": Floor(
+        "workers are started as processes, as nodes are; what they count is seen",
+        (*GROUND, "sfss.supervisor", "sfss.web.tally"),
+    ),
+    "sfss.service": Floor(
+        "the service puts together who serves, and starts the rest",
+        ("sfss", *GROUND, "sfss.stopping", "sfss.supervisor", "sfss.workers", "sfss.web.app", "sfss.web.tls"),
+    ),
+    "sfss.web.worker": Floor("a worker serves as the service says", (*GROUND, "sfss.stopping", "sfss.web")),
+    "sfss.web.tally": Floor("the tally is memory, and whoever counts or starts workers may see it", ()),
     "sfss.healing": Floor("the commands of repair are words about the cluster", (*GROUND, "sfss.cluster")),
     "sfss.client": Floor("clients run where no service does", ("sfss.errors", "sfss.client")),
     "sfss.listing_cli": Floor("the commands that list are words about an answer", ()),
@@ -87,8 +98,8 @@ BORDERS = {
 }
 
 # What lives long, and who may make it.
-LONG_LIVED = {"MemcachedNode", "Cluster", "Files", "Uploads", "EmbeddedNodes"}
-MAKERS = {"sfss.cli", "sfss.supervisor", "sfss.web.app"}
+LONG_LIVED = {"MemcachedNode", "Cluster", "Files", "Uploads", "EmbeddedNodes", "Workers"}
+MAKERS = {"sfss.cli", "sfss.service", "sfss.supervisor", "sfss.web.app"}
 
 
 def _name(file: Path) -> str:

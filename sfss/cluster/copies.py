@@ -27,8 +27,7 @@ from __future__ import annotations
 import asyncio
 import random
 import weakref
-from collections.abc import Collection, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Coroutine, MutableSequence, Sequence
 from typing import Any
 
 from sfss import record
@@ -49,22 +48,40 @@ SIMILAR = 2.0  # nodes that are so many times as slow as the quickest still coun
 COMPARED = 1 / 16  # of the reads look behind their answer at all nodes: a copy that no read asks for is old for ever
 
 
-@dataclass
-class Counts:
-    """What happened since the start."""
+class _Count:
+    """A number that lies in one of ``Counts.cells``."""
 
-    handoffs: int = 0  # copies that a spare took in place of an owner
-    hedges: int = 0  # reads that asked another node because the first was slow
-    mended: int = 0  # copies that were missing, old or damaged, and were put right after a read
-    late_failures: int = 0  # copies that could not be written behind an answer
-    damaged: int = 0  # copies that were read and did not pass their checksums
+    def __init__(self, at: int) -> None:
+        self._at = at
+
+    def __get__(self, counts: Counts, _: type[Counts]) -> int:
+        return counts.cells[self._at]
+
+    def __set__(self, counts: Counts, value: int) -> None:
+        counts.cells[self._at] = value
+
+
+class Counts:
+    """What happened since the start. The cells may be elsewhere's, where others see them at once."""
+
+    NAMES = ("handoffs", "hedges", "mended", "late_failures", "damaged")
+
+    handoffs = _Count(0)  # copies that a spare took in place of an owner
+    hedges = _Count(1)  # reads that asked another node because the first was slow
+    mended = _Count(2)  # copies that were missing, old or damaged, and were put right after a read
+    late_failures = _Count(3)  # copies that could not be written behind an answer
+    damaged = _Count(4)  # copies that were read and did not pass their checksums
+
+    def __init__(self, cells: MutableSequence[int] | memoryview[int] | None = None) -> None:
+        """``cells``: one for each of NAMES."""
+        self.cells = [0] * len(self.NAMES) if cells is None else cells
 
 
 class Copies:
     """Reads and writes of copies on places that are given. One event loop."""
 
-    def __init__(self) -> None:
-        self.counts = Counts()
+    def __init__(self, counts: Counts | None = None) -> None:
+        self.counts = counts or Counts()
         self.lacking = Lacking()
         self.wholeness = Wholeness()
         self._latencies: weakref.WeakKeyDictionary[Backend, Latency] = weakref.WeakKeyDictionary()

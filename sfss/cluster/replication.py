@@ -6,7 +6,6 @@ This is the whole of what ``files`` sees. Records go in and come out checked; ke
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import enum
 import functools
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from sfss import record
 from sfss.backends.base import Backend
 from sfss.cluster.blocks import Blocks
 from sfss.cluster.clock import Clock
-from sfss.cluster.copies import Copies
+from sfss.cluster.copies import Copies, Counts
 from sfss.cluster.lacking import Lacking
 from sfss.cluster.spread import put_newer
 from sfss.cluster.topology import Place, Topology
@@ -51,11 +50,11 @@ class Token(NamedTuple):
 class Cluster:
     """The nodes, and which of them keep a key's record. With one copy the owner is asked and nobody else."""
 
-    def __init__(self, topology: Topology, *, tombstone_ttl: int = 86400) -> None:
+    def __init__(self, topology: Topology, *, tombstone_ttl: int = 86400, counts: Counts | None = None) -> None:
         """``tombstone_ttl``: seconds for which it is kept in mind that a file was deleted, at least."""
         self._topology = topology
         self._changed = asyncio.Event()
-        self._copies = Copies()
+        self._copies = Copies(counts)
         self.blocks = Blocks(lambda: self._topology, self._copies)
         self._clock = Clock(lambda: self._nodes)
         self._tombstone_ttl = tombstone_ttl
@@ -186,7 +185,8 @@ class Cluster:
 
     def counts(self) -> dict[str, int]:
         """What happened to copies since the start."""
-        return dataclasses.asdict(self._copies.counts)
+        counts = self._copies.counts
+        return dict(zip(counts.NAMES, counts.cells, strict=True))
 
     def ready(self) -> dict[str, str | None]:
         """Each node's address, with why it is away, or None if it is here."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -16,10 +16,10 @@ from sfss import paths
 from sfss.backends.base import Backend
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.background import Background
+from sfss.cluster.copies import Counts
 from sfss.cluster.replication import Cluster
 from sfss.cluster.topology import Quorum, Topology
 from sfss.config import Address, Settings
-from sfss.errors import ConfigError
 from sfss.files import Files
 from sfss.policies import Policies, Rules
 from sfss.record import MAX_OVERHEAD
@@ -32,6 +32,8 @@ from sfss.web.inflight import InFlight
 from sfss.web.listing import ListingHandlers
 from sfss.web.quick import Quick
 from sfss.web.status import StatusHandlers
+from sfss.web.tally import Tally
+from sfss.web.tls import tls_context
 from sfss.web.uploads import COLLECTION, ITEM, UploadHandlers
 
 log = logging.getLogger("sfss.web")
@@ -43,7 +45,7 @@ CLUSTER = web.AppKey("CLUSTER", Cluster)
 IN_FLIGHT = web.AppKey("IN_FLIGHT", InFlight)
 POLICIES = web.AppKey("POLICIES", Policies)
 QUICK = web.AppKey("QUICK", Quick)
-STATUS = web.AppKey("STATUS", StatusHandlers)
+TALLY = web.AppKey("TALLY", Tally)
 
 # Seconds that a connection may wait for its next request, or for the rest of a request's head. Longer than proxies keep
 # theirs (nginx: 60), so that it isn't closed just as they use it.
@@ -72,9 +74,13 @@ SERVER_OPTIONS: Mapping[str, Any] = {
 }
 
 
-def create_app(settings: Settings) -> web.Application:
-    """The service as an aiohttp application; its cluster connects when it starts and disconnects when it ends."""
-    cluster = create_cluster(settings)
+def create_app(settings: Settings, tally: Tally | None = None) -> web.Application:
+    """The service as an aiohttp application; its cluster connects when it starts and disconnects when it ends.
+
+    ``tally``: counts there, where others do beside it.
+    """
+    tally = tally or Tally.alone()
+    cluster = create_cluster(settings, Counts(tally.cells(Counts.NAMES)))
     policies = Policies(settings)
     background = None
     if settings.repair.background:
@@ -89,15 +95,15 @@ def create_app(settings: Settings) -> web.Application:
         )
     files = Files(cluster, policies=policies, limits=settings.limits, background=background)
     uploads = Uploads(cluster, files, policies=policies, limits=settings.limits, conditions=condition)
-    status = StatusHandlers(files)
+    status = StatusHandlers(files, tally)
     in_flight = InFlight()
     app = web.Application(
         middlewares=[in_flight.middleware, status.counting, problems.middleware(settings.storage.retry_after)]
     )
-    quick = Quick(files, in_flight=in_flight, status=status, retry_after=settings.storage.retry_after)
+    quick = Quick(files, in_flight=in_flight, tally=tally, retry_after=settings.storage.retry_after)
     app[IN_FLIGHT] = in_flight
     app[QUICK] = quick
-    app[STATUS] = status
+    app[TALLY] = tally
     app[CLUSTER] = cluster
     app[POLICIES] = policies
     _add_routes(app, FileHandlers(files, body_timeout=settings.limits.body_timeout), ListingHandlers(files), status)
@@ -107,6 +113,7 @@ def create_app(settings: Settings) -> web.Application:
     )
 
     async def connected(_app: web.Application) -> AsyncIterator[None]:
+        tally.begin()
         await cluster.start()
         if background is not None:
             background.start()
@@ -122,9 +129,9 @@ def create_app(settings: Settings) -> web.Application:
     return app
 
 
-def create_cluster(settings: Settings) -> Cluster:
+def create_cluster(settings: Settings, counts: Counts | None = None) -> Cluster:
     """The cluster that the settings name, not connected yet."""
-    return Cluster(_topology(settings, {}), tombstone_ttl=settings.storage.tombstone_ttl)
+    return Cluster(_topology(settings, {}), tombstone_ttl=settings.storage.tombstone_ttl, counts=counts)
 
 
 def _topology(settings: Settings, known: Mapping[Address, Backend]) -> Topology:
@@ -170,24 +177,29 @@ async def serve(
     stop: asyncio.Event,
     ready: asyncio.Event,
     reloads: asyncio.Queue[Settings] | None = None,
+    tally: Tally | None = None,
 ) -> None:
     """Serve on a listening socket until ``stop``; then requests in flight finish, within shutdown_timeout.
 
-    Settings that come by ``reloads`` meanwhile take the place of those before, as far as ``reload`` goes.
+    Settings that come by ``reloads`` meanwhile take the place of those before, as far as ``reload`` goes. ``tally`` as
+    ``create_app`` has it.
     """
     loop = asyncio.get_running_loop()
+    tls, connections = tls_context(settings), allowed()  # before anybody hears of this process
     _keep_freed_memory()
-    app = create_app(settings)
+    app = create_app(settings, tally)
     runner = web.AppRunner(app, **SERVER_OPTIONS, handle_signals=False, shutdown_timeout=_CUT_OFF)
     await runner.setup()
     try:
         assert runner.server is not None
-        door = Door(runner.server, allowed(), maker(app[QUICK], **SERVER_OPTIONS))
-        listening = await loop.create_server(door, sock=sock, ssl=tls_context(settings), backlog=BACKLOG)
+        door = Door(runner.server, connections, maker(app[QUICK], **SERVER_OPTIONS))
+        listening = await loop.create_server(door, sock=sock, ssl=tls, backlog=BACKLOG)
         ready.set()
         reloading = asyncio.create_task(_reload_again_and_again(app, reloads or asyncio.Queue()))
         await stop.wait()
         reloading.cancel()
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)  # of other processes that hold it, too, nobody is to come in any more
         listening.close()
         patience = settings.server.shutdown_timeout
         deadline = loop.time() + patience
@@ -219,21 +231,6 @@ def _keep_freed_memory() -> None:
     and leaves twice as much there unused (mallopt(3), M_MMAP_THRESHOLD). None of this is touched, and so none is used.
     """
     bytes(_USUAL)
-
-
-def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """The TLS side of the settings; None for plain HTTP. Raises ConfigError."""
-    certificate, key = settings.server.tls_certificate, settings.server.tls_key
-    if not certificate:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certificate, key, password="")  # never ask at the terminal for a key's passphrase
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"server.tls_certificate {certificate} and server.tls_key {key} can't be used: {error}"
-        ) from None
-    return context
 
 
 def _add_routes(app: web.Application, files: FileHandlers, listing: ListingHandlers, status: StatusHandlers) -> None:

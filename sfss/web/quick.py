@@ -22,7 +22,7 @@ from sfss.web.answers import NOTHING
 from sfss.web.files import condition, meta_given
 from sfss.web.heads import Head
 from sfss.web.inflight import InFlight
-from sfss.web.status import StatusHandlers
+from sfss.web.tally import Tally
 from sfss.web.urls import location
 
 _NO_CONTENT = memoryview(b"")
@@ -41,11 +41,11 @@ class Asker(Protocol):
 class Quick:
     """Takes requests over one file service."""
 
-    def __init__(self, files: Files, *, in_flight: InFlight, status: StatusHandlers, retry_after: float) -> None:
+    def __init__(self, files: Files, *, in_flight: InFlight, tally: Tally, retry_after: float) -> None:
         """``retry_after`` in seconds, for answers that say that nodes are away."""
         self._files = files
         self._in_flight = in_flight
-        self._status = status
+        self._tally = tally
         self._retry_after = retry_after
         self._tasks: set[asyncio.Task[None]] = set()
         self.taken = 0  # requests, since the start
@@ -149,5 +149,5 @@ class Quick:
         asker.answer(head, body or b"", last=last)
 
     def _done(self, status: int) -> None:
-        self._status.responded(status)
+        self._tally.responded(status)
         self._in_flight.end()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -12,15 +11,15 @@ from aiohttp.typedefs import Handler, Middleware
 import sfss
 from sfss.errors import BadRequest
 from sfss.files import Files
+from sfss.web.tally import COPIES, Tally
 
 
 class StatusHandlers:
-    """The handlers, and the counts that they show."""
+    """The handlers, over the counts that they show."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, tally: Tally) -> None:
         self._files = files
-        self._started = time.time()
-        self._responses: Counter[int] = Counter()  # by status
+        self._tally = tally
 
     @property
     def counting(self) -> Middleware:
@@ -29,18 +28,10 @@ class StatusHandlers:
         @web.middleware
         async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
             response = await handler(request)
-            self.responded(response.status)
+            self._tally.responded(response.status)
             return response
 
         return count
-
-    def responded(self, status: int) -> None:
-        """Count a response."""
-        self._responses[status] += 1
-
-    def count_of(self, status: int) -> int:
-        """Responses of this status, since the start."""
-        return self._responses[status]
 
     async def status(self, request: web.Request) -> web.Response:
         """GET /status: every node's STATS; with ``format=full`` the front's figures too."""
@@ -64,16 +55,27 @@ class StatusHandlers:
         return web.json_response(body, status=200 if ready else 503)
 
     def _webserver(self) -> dict[str, object]:
-        nodes = self._files.nodes()
+        """Counts are those of all workers together; what is said of nodes and of repair is this one's own view."""
+        nodes, tally, now = self._files.nodes(), self._tally, time.time()
+        responses = tally.responses()
         return {
             "version": sfss.__version__,
             "pid": str(os.getpid()),
-            "time": str(int(time.time())),
-            "uptime": str(int(time.time() - self._started)),
-            "requests": str(self._responses.total()),
-            "responses": {str(status): str(count) for status, count in sorted(self._responses.items())},
+            "time": str(int(now)),
+            "uptime": str(int(now - tally.since)),
+            "requests": str(sum(responses.values())),
+            "responses": {str(status): str(count) for status, count in responses.items()},
+            "workers": [
+                {
+                    "pid": str(place.pid),
+                    "uptime": str(int(now - place.started) if place.pid else 0),
+                    "starts": str(place.starts),
+                    "requests": str(place.requests),
+                }
+                for place in tally.places()
+            ],
             "nodes": nodes,
-            "copies": {name: str(count) for name, count in self._files.counts().items()},
+            "copies": {name: str(tally.total(name)) for name in COPIES},
             "repair": {
                 name: value if isinstance(value, str) else str(value) for name, value in self._files.repair().items()
             },

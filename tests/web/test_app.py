@@ -22,8 +22,9 @@ from sfss import config
 from sfss.cluster.ring import Ring
 from sfss.errors import ConfigError
 from sfss.paths import key_of
-from sfss.web.app import serve, tls_context
+from sfss.web.app import serve
 from sfss.web.connections import RESERVE
+from sfss.web.tls import tls_context
 from tests.conftest import Nodes, StartFront
 from tests.servers import HOST, Service, free_port, sfss_node, stop_in_its_tracks, wait_for
 

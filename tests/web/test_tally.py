@@ -1,0 +1,99 @@
+"""What several processes count: summed up, whole, and never less than it was."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sfss.cluster.copies import Counts
+from sfss.web.tally import COPIES, NAMES, Tally
+
+
+@pytest.fixture
+def memory() -> mmap.mmap:
+    return mmap.mmap(-1, Tally.size(3))
+
+
+def test_what_the_workers_count_is_summed(memory: mmap.mmap) -> None:
+    workers = [Tally(memory, worker) for worker in range(3)]
+    for times, worker in enumerate(workers, 1):
+        for _ in range(times):
+            worker.responded(200)
+        worker.add("mended", 10)
+    workers[2].responded(504)
+    for worker in workers:
+        assert worker.responses() == {200: 6, 504: 1}
+        assert worker.total("mended") == 30
+        assert [place.requests for place in worker.places()] == [1, 2, 4]
+
+
+def test_who_comes_after_a_worker_goes_on_with_its_counts(memory: mmap.mmap) -> None:
+    first = Tally(memory, 1)
+    first.begin()
+    first.responded(200)
+    since = first.since
+    Tally(memory).ended(1)
+    assert first.places()[1].pid == 0
+    second = Tally(memory, 1)
+    second.begin()
+    second.responded(200)
+    assert second.responses() == {200: 2}
+    assert second.since == since
+    place = second.places()[1]
+    assert (place.pid, place.starts, place.requests) == (os.getpid(), 2, 2)
+    assert place.started > since
+
+
+def test_what_copies_count_is_seen_at_once_by_everybody(memory: mmap.mmap) -> None:
+    counts = Counts(Tally(memory, 2).cells(Counts.NAMES))
+    assert Counts.NAMES == COPIES
+    for times, name in enumerate(Counts.NAMES, 1):
+        for _ in range(times):
+            setattr(counts, name, getattr(counts, name) + 1)
+    assert [Tally(memory).total(name) for name in COPIES] == [1, 2, 3, 4, 5]
+    assert Counts().cells == [0] * 5
+
+
+def test_every_name_stands_there_once() -> None:
+    assert len(set(NAMES)) == len(NAMES)
+
+
+COUNT = """
+import sys
+from sfss.web.tally import Tally
+tally = Tally(int(sys.argv[1]), 1)
+tally.begin()
+while True:
+    tally.responded(200)
+"""
+
+
+def test_a_worker_that_is_killed_leaves_no_half_of_a_number(tmp_path: Path) -> None:
+    """The count goes over a border of 32 bits, where a half would show, again and again."""
+    root = Path(__file__).parent.parent.parent
+    with (tmp_path / "tally").open("w+b") as file:
+        file.truncate(Tally.size(2))
+        tally = Tally(file.fileno())
+        row = Tally(file.fileno(), 1)
+        for starts in range(1, 6):
+            border = starts << 32
+            row.add("handoffs")  # another cell beside it
+            row._row[200] = seen = border - 20_000
+            command = [sys.executable, "-c", COUNT, str(file.fileno())]
+            with subprocess.Popen(command, cwd=root, pass_fds=[file.fileno()]) as child:
+                deadline = time.monotonic() + 20
+                while seen < border + 20_000:
+                    assert time.monotonic() < deadline
+                    before, seen = seen, tally.responses()[200]
+                    assert before <= seen < border + (1 << 31)
+                child.send_signal(signal.SIGKILL)
+            assert seen <= tally.responses()[200] < border + (1 << 31)
+            assert tally.places()[1].starts == starts
+        assert tally.total("handoffs") == 5
