@@ -3,9 +3,9 @@
     python -m benchmarks.where [--seconds 8] [--only NAME ...]
 
 Samples the front with py-spy while it is loaded by 32 connections, and shares out the CPU time that it used, as Linux
-tells it, by the samples. What can be sampled are Python's functions: a step is all that is done in the functions of some
-modules, with what they call in C. Prints a fragment for ``docs/speed.rst``. Exit status: 0; 2 if nothing can be measured
-here.
+tells it, by the samples. What can be sampled are Python's functions: a step is all that is done in the functions of
+some modules, with what they call in C. Prints a fragment for ``docs/speed.rst``. Exit status: 0; 2 if nothing can be
+measured here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from benchmarks import processes, report
 from benchmarks.contenders import Running, programs, sfss_over_memcached, sfss_over_nodes
-from benchmarks.httpload import Files, Httpload
+from benchmarks.httpload import Files, Httpload, Measured
 
 CONNECTIONS = 32
 FILES = Files("bench", 1000, 4096)
@@ -62,8 +62,8 @@ class Load(NamedTuple):
 
 LOADS = (
     Load("get", "GET, over memcached", sfss_over_memcached, ()),
-    Load("304", "GET that ends in 304, over memcached", sfss_over_memcached, ("--conditional",)),
-    Load("miss", "GET of what isn't there, over memcached", sfss_over_memcached, ("--missing",)),
+    Load("304", "GET with the file's ETag, over memcached", sfss_over_memcached, ("--etags",)),
+    Load("miss", "GET of what isn't there, over memcached", sfss_over_memcached, ("--miss",)),
     Load("get-node", "GET, over one node", sfss_over_nodes, ()),
     Load("put", "PUT over what is there, over one node, fsync", sfss_over_nodes, ("--puts", 100)),
 )
@@ -94,34 +94,47 @@ def _measure(directory: Path, load: Load, httpload: Httpload, profiler: str, sec
     """The table of one kind of request."""
     directory.mkdir()
     with load.start(directory) as running:
-        running.fill(httpload, FILES)
         (front,) = running.http
+        options = _prepare(directory, load, httpload, running)
+
+        def ask(for_seconds: float) -> Measured:
+            done = httpload.run(running.target, FILES, "--connections", CONNECTIONS, *options, seconds=for_seconds)
+            assert done.trouble is None, done.trouble
+            return done
+
+        ask(BEFORE)
+        before = processes.cpu([front])
+        each = 1e6 / ask(seconds).requests * (processes.cpu([front]) - before)
         samples = directory / "samples"
         command = [profiler, "record", "--pid", str(front), "--duration", str(seconds), "--rate", str(RATE),
-                   "--format", "raw", "--output", str(samples), "--nonblocking"]  # fmt: skip
-        quiet = httpload.run(running.target, FILES, "--connections", CONNECTIONS, *load.options, seconds=BEFORE)
-        before = processes.cpu([front])
-        measured = httpload.run(running.target, FILES, "--connections", CONNECTIONS, *load.options, seconds=seconds)
-        each = (processes.cpu([front]) - before) / max(measured.requests, 1) * 1e6
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as recording:
-            httpload.run(running.target, FILES, "--connections", CONNECTIONS, *load.options, seconds=seconds + BEFORE)
-            recording.wait()
-        assert measured.trouble is None, measured.trouble
-        assert quiet.trouble is None, quiet.trouble
+                   "--format", "raw", "--output", str(samples)]  # fmt: skip
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+            ask(seconds + BEFORE)
         rows = [(step, f"{share * each:.1f}") for step, share in _shares(samples.read_text())]
         return report.table([("step", "us"), *rows, ("all", f"{each:.1f}")], left=1)
+
+
+def _prepare(directory: Path, load: Load, httpload: Httpload, running: Running) -> tuple[object, ...]:
+    """Have the files there, if they are to be; httpload's options."""
+    if "--miss" not in load.options:
+        running.fill(httpload, FILES)
+    if "--etags" not in load.options:
+        return load.options
+    etags = directory / "etags"
+    httpload.run(running.target, FILES, "--count", FILES.number, "--learn", etags)
+    return ("--etags", etags)
 
 
 def _shares(samples: str) -> Iterator[tuple[str, float]]:
     """Each step, with its part of all, the largest first."""
     found: Counter[str] = Counter()
     for line in samples.splitlines():
-        stack, _, count = line.rpartition(" ")
+        stack, _, times = line.rpartition(" ")
         step = _step(stack.split(";")[-1].rpartition(":")[0])
         if step is not None:
-            found[step] += int(count)
-    for step, count in found.most_common():
-        yield step, count / found.total()
+            found[step] += int(times)
+    for name, count in found.most_common():
+        yield name, count / found.total()
 
 
 def _step(function: str) -> str | None:

@@ -27,7 +27,7 @@ from sfss.manifest import NOTHING, Manifest
 from sfss.policies import Policies, Rules
 from sfss.record import Header, Kind, Record
 from sfss.stripes import ALWAYS_FITS, Stripes
-from sfss.told import Tell
+from sfss.told import Tasks, Tell
 
 SMALL = ALWAYS_FITS  # bytes of a file that one record has room for, whatever is set
 # How often a conditional write begins again because another one came in between.
@@ -87,10 +87,12 @@ class Files:
         self._background = background
         self._front = secrets.randbits(32)
         self._last_version = 0
+        self._writing = Tasks()
         self._large: OrderedDict[str, Manifest] = OrderedDict()  # the files that were striped when last seen here
 
     async def close(self) -> None:
-        """Stop what goes on behind answers."""
+        """Stop what goes on, behind answers too."""
+        await self._writing.close()
         await self.stripes.close()
 
     async def open(self, path: str) -> File:
@@ -165,18 +167,29 @@ class Files:
             raise
         return await self.put_manifest(path, striped, digest.digest(), type=given, meta=meta, condition=condition)
 
-    async def put_small(
-        self, path: str, content: bytes, *, type: str | None, meta: dict[str, str], condition: Condition | None
-    ) -> Info:
-        """``put`` of content that is here, of at most SMALL bytes. Raises as that does."""
-        rules = self._policies.of(path)
-        if rules.pieces > 1 and content:
-            return await self.put(path, _once(content), type=lambda: type, meta=meta, condition=condition)
+    def put_soon(
+        self,
+        path: str,
+        content: bytes,
+        tell: Tell[Info],
+        *,
+        type: str | None,
+        meta: dict[str, str],
+        condition: Condition | None = None,
+    ) -> None:
+        """Tell what ``put`` would return, or raise, of content that is here, of at most SMALL bytes.
+
+        Perhaps before this returns. Raises BadPath, TooLarge.
+        """
         key = paths.checked_key(path)
+        rules = self._policies.of(path)
         _check_size(len(content), rules)
-        if condition is not None:
-            condition(await self.present(path))
-        return await self._keep(path, key, self._draft(path, key, content, type, meta), condition)
+        if condition is not None or (rules.pieces > 1 and content):
+            put = self.put(path, _once(content), type=lambda: type, meta=meta, condition=condition)
+            self._writing.run(put, tell)
+            return
+        draft = self._draft(path, key, content, type, meta)
+        self._cluster.put_soon(key, draft.record, functools.partial(self._tell_put, path, key, draft, tell))
 
     async def put_manifest(
         self,
@@ -338,6 +351,25 @@ class Files:
             file = error
         tell(file)
 
+    def _tell_put(self, path: str, key: bytes, draft: _Draft, tell: Tell[Info], kept: bool | SfssError) -> None:
+        if isinstance(kept, SfssError):
+            tell(kept)
+        elif kept:
+            self._kept(path, key)
+            tell(_info(path, draft.header))
+        else:
+            self._writing.run(self._put_newer(path, key, draft), tell)
+
+    async def _put_newer(self, path: str, key: bytes, draft: _Draft) -> Info:
+        """Something newer was seen to lie there."""
+        self._make_newer(draft, await self._cluster.head(key))
+        return await self._keep(path, key, draft, None)
+
+    def _kept(self, path: str, key: bytes) -> None:
+        """A small file has taken its place: not held up by a look at what was there, whose blocks the sweep finds."""
+        if (replaced := self._large.pop(path, None)) is not None:
+            self._free(path, key, replaced)
+
     async def _begin(self, content: AsyncIterator[bytes], rules: Rules) -> tuple[deque[bytes], bool]:
         """The content, as far as it fits one record, and a little more; and whether that is all of it."""
         begun: deque[bytes] = deque()
@@ -374,10 +406,9 @@ class Files:
             await self._change(
                 path, key, condition, draft, lambda token: self._cluster.put_if(key, draft.record, token)
             )
-        elif draft.header.kind == Kind.FILE:  # not to be held up by a look at what is there: the sweep finds its blocks
+        elif draft.header.kind == Kind.FILE:
             await self._put(path, key, draft, self._cluster.put)
-            if (replaced := self._large.pop(path, None)) is not None:
-                self._free(path, key, replaced)
+            self._kept(path, key)
         else:
             there = await self._cluster.head(key)
             self._make_newer(draft, there)

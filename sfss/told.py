@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from sfss.errors import SfssError
+
+log = logging.getLogger("sfss")
 
 T = TypeVar("T")
 Tell = Callable[[T | SfssError], None]  # is given an error where a coroutine would raise it
@@ -61,4 +64,7 @@ async def _outcome_of(work: Coroutine[Any, Any, T], tell: Tell[T]) -> None:
         told: T | SfssError = await work
     except SfssError as error:
         told = error
+    except Exception:  # whoever waits is to be told, whatever it is
+        log.exception("this is a bug in sfss")
+        told = SfssError("sfss has a bug here; its log has the details")
     tell(told)

@@ -110,6 +110,9 @@ class Backend(Protocol):
         False if a newer version of the record lies there, from a node that looks (sfss's own): nothing was done.
         """
 
+    def set_soon(self, key: bytes, data: bytes, tell: Tell[bool]) -> None:
+        """Tell what ``set`` for good would return, or raise; perhaps before this returns."""
+
     async def add(self, key: bytes, data: bytes) -> bool:
         """Store if nothing is there; False if something is. Only where the node has ``cas``."""
 

@@ -98,8 +98,16 @@ class Connection(asyncio.Protocol):
                 raise self._late() from None
             raise NodeAway(self._node, f"too busy: nothing could be sent within {self._timeout:g} s") from None
 
+    def begin(self, fits: Callable[[Reply], bool], size: int, tell: Tell[Reply], request: Callable[_P, bytes],
+              *args: _P.args, **kwargs: _P.kwargs) -> bool:  # fmt: skip
+        """As ``call``, whose outcome is told; False if there is no room for it now, or no connection."""
+        if self._transport is None or self._transport.is_closing() or not self._window.try_enter(size):
+            return False
+        self._send(fits, size, request(*args, **kwargs), tell)
+        return True
+
     def ask(self, fits: Callable[[Reply], bool], question: bytes, tell: Tell[Reply]) -> bool:
-        """As ``call``, of a question, which changes nothing; False if there is no room for it now, or no connection."""
+        """The same of a question, which changes nothing."""
         same = self._questions.get(question)
         if same is not None:
             same.tells.append(tell)

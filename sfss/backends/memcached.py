@@ -136,10 +136,18 @@ class MemcachedNode:
         stored = await self._store(_is_set, request, key, data)
         if not stored and self.capabilities and self.capabilities.kind == "sfss":
             return False
-        # Beansdb says NOT_STORED when the very same bytes lie there already, as after a set that was tried again.
-        if not stored and await self.get(key) != data:
-            raise NodeRefused(self._name, "answered NOT_STORED")
-        return True
+        return stored or await self._lies_there(key, data)
+
+    def set_soon(self, key: bytes, data: bytes, tell: Tell[bool]) -> None:
+        _check_key(key)
+        if self.capabilities and len(data) > self.capabilities.largest_value:
+            tell(self._too_large())
+        elif self._connection is None:
+            tell(self._is_away())
+        else:
+            told = functools.partial(self._tell_stored, key, data, tell)
+            if not self._connection.begin(_is_set, len(data), told, _SET, key, data):
+                self._waiting.run(self.set(key, data), tell)
 
     async def add(self, key: bytes, data: bytes) -> bool:
         self._check_cas()
@@ -185,6 +193,24 @@ class MemcachedNode:
     async def _retrieve(self, verb: bytes, key: bytes) -> Reply:
         _check_key(key)
         return await self._call(functools.partial(_is_value_of, key), 0, retrieval, verb, key)
+
+    def _tell_stored(self, key: bytes, data: bytes, tell: Tell[bool], outcome: Reply | SfssError) -> None:
+        if isinstance(outcome, SfssError):
+            tell(outcome)
+        elif outcome.line == STORED:
+            tell(True)
+        elif _refused(outcome):
+            tell(self._refusal(outcome.line))
+        elif self.capabilities and self.capabilities.kind == "sfss":
+            tell(False)
+        else:
+            self._waiting.run(self._lies_there(key, data), tell)
+
+    async def _lies_there(self, key: bytes, data: bytes) -> bool:
+        """True: Beansdb says NOT_STORED when the very same bytes do already, as after a set that was tried again."""
+        if await self.get(key) != data:
+            raise NodeRefused(self._name, "answered NOT_STORED")
+        return True
 
     def _verb_of_head(self) -> bytes:
         return b"head" if self.capabilities and self.capabilities.head else b"get"

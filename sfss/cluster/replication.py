@@ -23,7 +23,7 @@ from sfss.cluster.spread import put_newer
 from sfss.cluster.topology import Place, Topology
 from sfss.errors import Damaged, NodeError, OutOfSpace, SfssError, Unavailable
 from sfss.record import Header, Record
-from sfss.told import Tell, outcome
+from sfss.told import Tasks, Tell, outcome
 
 _PARTING = 60.0  # seconds after which nothing is on its way any more to a node that was taken from the configuration
 
@@ -59,6 +59,7 @@ class Cluster:
         self._clock = Clock(lambda: self._nodes)
         self._tombstone_ttl = tombstone_ttl
         self._parting: dict[asyncio.Task[None], Backend] = {}
+        self._writing = Tasks()
 
     async def start(self) -> None:
         """Connect to every node, or begin to try."""
@@ -66,6 +67,7 @@ class Cluster:
 
     async def close(self) -> None:
         """Disconnect from every node."""
+        await self._writing.close()
         await self._copies.close()
         parting = dict(self._parting)
         for task in parting:
@@ -161,6 +163,14 @@ class Cluster:
         if (node := place.only) is not None:
             return await node.set(key, data)
         return await self._copies.put(key, data, place)
+
+    def put_soon(self, key: bytes, data: bytes, tell: Tell[bool]) -> None:
+        """Tell what ``put`` would return, or raise; perhaps before this returns."""
+        place = self._topology.place(key)
+        if (node := place.only) is not None:
+            node.set_soon(key, data, tell)
+        else:
+            self._writing.run(self._copies.put(key, data, place), tell)
 
     async def put_if(self, key: bytes, data: bytes, token: Token) -> bool:
         """Store a record if the state is still the token's; False if it isn't. Raises as ``put``."""

@@ -120,7 +120,6 @@ def create_app(settings: Settings, tally: Tally | None = None) -> web.Applicatio
         yield
         if background is not None:
             await background.close()
-        await quick.close()
         await uploads.close()
         await files.close()
         await cluster.close()

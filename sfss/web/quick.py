@@ -11,7 +11,6 @@ is not plainly of this kind is left to aiohttp, before or, where a file turns ou
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from typing import Protocol
 
@@ -47,7 +46,6 @@ class Quick:
         self._in_flight = in_flight
         self._tally = tally
         self._retry_after = retry_after
-        self._tasks: set[asyncio.Task[None]] = set()
         self.taken = 0  # requests, since the start
 
     def body_wanted(self, head: Head) -> int | None:
@@ -70,42 +68,27 @@ class Quick:
             if head.method == b"GET":
                 self._files.open_soon(path, functools.partial(self._opened, head, asker))
             else:
-                task = asyncio.create_task(self._put(path, head, body, asker))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-        except SfssError as error:
-            self._fail(error, asker)
-
-    async def close(self) -> None:
-        """Give up what goes on."""
-        tasks = set(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-
-    async def _put(self, path: str, head: Head, body: bytes, asker: Asker) -> None:
-        headers = head.fields.headers
-        try:
-            info = await self._files.put_small(
-                path, body,
-                type=content_types.given(headers.get("Content-Type")),
-                meta=meta_given(headers),
-                condition=condition(head.asked.preconditions),
-            )  # fmt: skip
-            self._stored(info, head, asker)
+                headers = head.fields.headers
+                self._files.put_soon(
+                    path, body, functools.partial(self._stored, head.method, asker),
+                    type=content_types.given(headers.get("Content-Type")),
+                    meta=meta_given(headers),
+                    condition=condition(head.asked.preconditions),
+                )  # fmt: skip
         except SfssError as error:
             self._fail(error, asker)
         except Exception:  # noqa: BLE001  it is logged, and whoever asked is told
-            self._finish(*problems.bug(f"PUT of '{path}'"), asker)
+            self._finish(*problems.bug(f"{head.method.decode()} of {head.path}"), asker)
 
-    def _stored(self, info: Info, head: Head, asker: Asker) -> None:
+    def _stored(self, method: bytes, asker: Asker, info: Info | SfssError) -> None:
+        """Answer a PUT or a POST."""
+        if isinstance(info, SfssError):
+            self._fail(info, asker)
+            return
         headers = {"ETag": answers.etag(info)}
-        if head.method == b"POST":
+        if method == b"POST":
             headers["Location"] = location(info.path)
-            self._finish(201, headers, b"", asker)
-        else:
-            self._finish(200, headers, b"", asker)
+        self._finish(201 if method == b"POST" else 200, headers, b"", asker)
 
     def _opened(self, head: Head, asker: Asker, file: File | SfssError) -> None:
         """Answer a GET."""
@@ -120,8 +103,8 @@ class Quick:
                 self._finish(status, headers, None if status == 304 else file.content[start:stop], asker)
         except SfssError as error:
             self._fail(error, asker)
-        except Exception:  # noqa: BLE001  as in a PUT
-            self._finish(*problems.bug("GET"), asker)
+        except Exception:  # noqa: BLE001  as above
+            self._finish(*problems.bug(f"GET of {head.path}"), asker)
 
     def _answer_usual(self, head: Head, info: Info, content: memoryview, asker: Asker) -> bool:
         """Answer as most GETs are answered: with the whole file, or that it is the one whose ETag was sent."""
