@@ -27,6 +27,7 @@ from sfss.uploads import Uploads
 from sfss.web import problems
 from sfss.web.connections import BACKLOG, Door, allowed
 from sfss.web.files import FileHandlers, condition
+from sfss.web.forwarded import TRUSTED
 from sfss.web.inflight import InFlight
 from sfss.web.listing import ListingHandlers
 from sfss.web.status import StatusHandlers
@@ -93,6 +94,7 @@ def create_app(settings: Settings) -> web.Application:
     app[IN_FLIGHT] = in_flight
     app[CLUSTER] = cluster
     app[POLICIES] = policies
+    app[TRUSTED] = settings.trusted_proxies
     _add_routes(app, FileHandlers(files, body_timeout=settings.limits.body_timeout), ListingHandlers(files), status)
     _add_uploads(
         app,
