@@ -24,14 +24,13 @@ TRUSTED = web.AppKey("TRUSTED", tuple[Network, ...])
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _FOR, _PROTO, _HOST = FIELDS = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host")
-_PORT = re.compile(
-    r"(?P<v4>[0-9.]+)(?::[0-9]{1,5})?|\[(?P<v6>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|(?P<bare>[0-9A-Fa-f:.]+)"
-)
-_NAME = re.compile(r"(?:[0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_PORT = r"(?::[0-9]{1,5})?"
+_WRITTEN = re.compile(rf"(?P<v4>[0-9.]+){_PORT}|\[(?P<v6>[0-9A-Fa-f:.]+)\]{_PORT}|(?P<bare>[0-9A-Fa-f:.]+)")
+_NAME = re.compile(rf"(?:[0-9A-Za-z._-]{{1,253}}|\[[0-9A-Fa-f:.]{{2,45}}\]){_PORT}")
 
 
 class Client(NamedTuple):
-    """Who asked, and for what: the address of the last who isn't a trusted proxy, and the URL's beginning as he has it."""
+    """Who asked: the address of the last who isn't a trusted proxy, and how the URL begins that he asked for."""
 
     address: str  # "" where the transport has none
     scheme: str
@@ -59,12 +58,13 @@ def asked_by(request: web.Request) -> Client:
     """Who sent a request, by the addresses that the application trusts."""
     name = request.transport.get_extra_info("peername") if request.transport is not None else None
     peer = Client(name[0] if isinstance(name, tuple) else "", request.scheme, request.host)
-    return client(peer, combined(request.headers, FIELDS), request.app[TRUSTED])
+    trusted = request.app[TRUSTED]
+    return client(peer, combined(request.headers, FIELDS), trusted)
 
 
 def _parsed(text: str) -> _Address | None:
     """``192.0.2.1``, ``192.0.2.1:80``, ``2001:db8::1``, ``[2001:db8::1]:80``; an IPv4 address in IPv6's form is one."""
-    match = _PORT.fullmatch(text.strip(" \t").partition("%")[0])
+    match = _WRITTEN.fullmatch(text.strip(" \t").partition("%")[0])
     if match is None:
         return None
     try:

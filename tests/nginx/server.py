@@ -1,4 +1,4 @@
-"""The real nginx on ``conf/nginx.conf`` as it is shipped: only addresses, paths, certificates and its user are others."""
+"""The real nginx on ``conf/nginx.conf`` as it is shipped, with other addresses, paths, certificates and user."""
 
 from __future__ import annotations
 

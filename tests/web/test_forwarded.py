@@ -73,7 +73,8 @@ def test_several_lines_are_one_list() -> None:
 
 @pytest.mark.parametrize(
     "garbage", ["", ",", " ", "unknown", "_hidden", "1.2.3", "1.2.3.4.5", "256.1.1.1", "010.0.0.1", "1.2.3.4:port",
-                "[::1", "::1]", "[1.2.3.4", "1.2.3.4\x00", "\x85", "for=1.2.3.4", "1.2.3.4;5", "٣.1.1.1", ":::", "a" * 9999],
+                "[::1", "::1]", "[1.2.3.4", "1.2.3.4\x00", "\x85", "for=1.2.3.4", "1.2.3.4;5", "٣.1.1.1", ":::",
+                "a" * 9999],
 )  # fmt: skip
 def test_what_is_no_address_ends_the_walk_at_whoever_said_it(garbage: str) -> None:
     assert address(PROXY, garbage) == PROXY
@@ -106,7 +107,8 @@ def test_the_scheme_is_what_the_nearest_proxy_says(said: str, scheme: str) -> No
 @pytest.mark.parametrize(
     ("said", "host"),
     [("a.example", "a.example"), ("a.example:8443", "a.example:8443"), ("[2001:db8::1]:443", "[2001:db8::1]:443"),
-     ("evil.example, a.example", "a.example"), ("a.example/path", "front:8255"), ("a b", "front:8255"), ("", "front:8255"),
+     ("evil.example, a.example", "a.example"), ("a.example/path", "front:8255"), ("a b", "front:8255"),
+     ("", "front:8255"),
      ("user@a.example", "front:8255"), ("a.example:port", "front:8255"), ("a" * 300, "front:8255")],
 )  # fmt: skip
 def test_the_host_is_what_the_nearest_proxy_says_if_it_is_one(said: str, host: str) -> None:
