@@ -19,7 +19,7 @@ from tests.servers import HOST, free_ports, process, wait_for
 CONF = Path(__file__).parent.parent.parent / "conf" / "nginx.conf"
 NAME = "files.example.org"  # the shipped configuration's
 STATE = "/var/lib/nginx"  # where it keeps what it caches and stores
-_LATEST = 2.5  # seconds after which nothing that was kept for a second may be shown any more
+LATE = 2.0  # seconds after which nothing that is kept "for a second" may be shown any more
 
 
 class Answer(NamedTuple):
@@ -69,7 +69,6 @@ class Nginx:
     @contextlib.contextmanager
     def running(self) -> Iterator[Nginx]:
         """The server."""
-        # A run of its own for all tests' files, whoever they belong to.
         with process([*self._command(), "-g", "daemon off;"]):
             wait_for(self._answers, what=f"nginx; its log is {self.log}")
             yield self
@@ -95,10 +94,14 @@ class Nginx:
         """PUT, likewise."""
         return self.ask("PUT", target, {name.replace("_", "-"): value for name, value in headers.items()}, body)
 
-    def connect(self) -> socket.socket:
-        """A connection to write to what one likes."""
-        sock = socket.create_connection((HOST, self.port), 20)
+    def connect(self, source: str = HOST) -> socket.socket:
+        """A connection from an address of this machine, to write to what one likes."""
+        sock = socket.create_connection((HOST, self.port), 20, (source, 0))
         return self.tls_context().wrap_socket(sock, server_hostname=NAME) if self.tls else sock
+
+    def kept(self) -> list[Path]:
+        """The files that it has laid down, stored, cached, or on their way."""
+        return [file for file in self.directory.rglob("*") if file.is_file() and file.parent != self.directory]
 
     def tls_context(self) -> ssl.SSLContext:
         """One that believes this server and no other."""
