@@ -126,7 +126,7 @@ class Nginx:
         listen = " ssl http2" if self.tls else ""
         aside = ("client_body", "fastcgi", "uwsgi", "scgi", "proxy")
         temporary = "".join(f"\n    {kind}_temp_path {self.directory}/{kind};" for kind in aside)
-        servers = "\n".join(f"        server {HOST}:{port};" for port in fronts)
+        servers = "\n".join(f"        server {HOST}:{port} max_fails=1 fail_timeout=2s;" for port in fronts)
         for pattern, new in (
             (r"^user www-data;$", "user root;" if os.geteuid() == 0 else ""),
             (r"^worker_processes auto;$", f"worker_processes {workers};"),
@@ -136,7 +136,7 @@ class Nginx:
             (r"/etc/nginx/tls/fullchain\.pem", str(self.certificate)),
             (r"/etc/nginx/tls/privkey\.pem", f"{self.directory}/key.pem"),
             (r"^http \{$", f"http {{{temporary}"),
-            (r"^ +server 127\.0\.0\.1:8255;.*$", servers),
+            (r"^ +server 127\.0\.0\.1:8255 .*$", servers),
             (r"listen 80 default_server;", f"listen {HOST}:{self.redirect_port} default_server;"),
             (r"listen 443 ssl http2 default_server;", f"listen {HOST}:{self.port}{listen} default_server;"),
             (r"listen \[::\]:\d+[^;]*;", ""),
