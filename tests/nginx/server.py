@@ -18,7 +18,7 @@ from tests.servers import HOST, free_ports, process, wait_for
 
 CONF = Path(__file__).parent.parent.parent / "conf" / "nginx.conf"
 NAME = "files.example.org"  # the shipped configuration's
-STATE = "/var/lib/nginx"  # where it keeps what it caches and stores
+STATE, CACHE = "/var/lib/nginx", "/run/sfss-cache"  # where it keeps what it stores, and what it caches
 LATE = 2.0  # seconds after which nothing that is kept "for a second" may be shown any more
 
 
@@ -99,9 +99,9 @@ class Nginx:
         sock = socket.create_connection((HOST, self.port), 20, (source, 0))
         return self.tls_context().wrap_socket(sock, server_hostname=NAME) if self.tls else sock
 
-    def kept(self) -> list[Path]:
+    def kept(self) -> set[Path]:
         """The files that it has laid down, stored, cached, or on their way."""
-        return [file for file in self.directory.rglob("*") if file.is_file() and file.parent != self.directory]
+        return {file for file in self.directory.rglob("*") if file.parent != self.directory and file.is_file()}
 
     def tls_context(self) -> ssl.SSLContext:
         """One that believes this server and no other."""
@@ -133,6 +133,7 @@ class Nginx:
             (r"/run/nginx\.pid", f"{self.directory}/nginx.pid"),
             (r"/var/log/nginx", str(self.directory)),
             (STATE, f"{self.directory}/lib"),
+            (CACHE, f"{self.directory}/lib/sfss-cache"),
             (r"/etc/nginx/tls/fullchain\.pem", str(self.certificate)),
             (r"/etc/nginx/tls/privkey\.pem", f"{self.directory}/key.pem"),
             (r"^http \{$", f"http {{{temporary}"),

@@ -58,9 +58,10 @@ def test_a_session_is_taken_up_again(nginx: Nginx) -> None:
     session, reused = None, []
     for _ in range(2):
         with socket.create_connection((HOST, nginx.port), 20) as plain:
-            with context.wrap_socket(plain, server_hostname=NAME, session=session) as sock:
-                session = sock.session
-                reused.append(sock.session_reused)
+            sock = context.wrap_socket(plain, server_hostname=NAME, session=session)
+            session = sock.session
+            reused.append(sock.session_reused)
+            sock.close()
     assert reused == [False, True]
 
 

@@ -42,6 +42,10 @@ def behind(tmp_path: Path, services: list[Service]) -> Iterator[Nginx]:
         yield running
 
 
+REQUESTS = [("GET", "/file?path=away/b"), ("PUT", "/file?path=away/a"), ("GET", "/status"), ("HEAD", "/uploads/u1"),
+            ("GET", "/f/away/b"), ("GET", "/immutable/away")]  # fmt: skip
+
+
 def kill(service: Service) -> None:
     assert service.process is not None
     service.process.kill()
@@ -63,8 +67,7 @@ def test_while_no_front_is_there_clients_are_told_so_and_served_again_when_one_i
         nginx.put("/file?path=away/a", b"a")
         for _ in range(2):
             front.stop()
-            for method, target in (("GET", "/file?path=away/b"), ("PUT", "/file?path=away/a"), ("GET", "/status"),
-                                   ("HEAD", "/uploads/u1"), ("GET", "/f/away/b"), ("GET", "/immutable/away")):  # fmt: skip
+            for method, target in REQUESTS:
                 answer = nginx.ask(method, target, None, b"x" if method == "PUT" else None)
                 assert answer.status == 502
                 if method != "HEAD":
@@ -186,11 +189,12 @@ class _Deaf:
 
 CHUNKED = {"Transfer-Encoding": "chunked"}
 WRITES: list[tuple[str, str, dict[str, str], bytes | None]] = [
-    ("PUT", "/file?path=a", {}, b"x"), ("PUT", "/file?path=a", {}, bytes(999_999)), ("PUT", "/file?path=a", {}, bytes(5 * MIB)),
-    ("PUT", "/file?path=a", CHUNKED, b"1\r\nx\r\n0\r\n\r\n"), ("PUT", "/files?path=a", {}, b"x"), ("PUT", "/f/a", {}, b"x"),
+    ("PUT", "/file?path=a", {}, b"x"), ("PUT", "/file?path=a", {}, bytes(999_999)),
+    ("PUT", "/file?path=a", {}, bytes(5 * MIB)), ("PUT", "/file?path=a", CHUNKED, b"1\r\nx\r\n0\r\n\r\n"),
+    ("PUT", "/file?path=a", {"If-None-Match": "*"}, b""), ("PUT", "/files?path=a", {}, b"x"), ("PUT", "/f/a", {}, b"x"),
     ("PUT", "/immutable/a", {}, b"x"), ("POST", "/file?path=a", {}, b"x"), ("POST", "/files?path=a", {}, b"x"),
     ("POST", "/uploads?path=a", {}, b""), ("PATCH", "/uploads/u1", {}, b"x"), ("DELETE", "/file?path=a", {}, None),
-    ("DELETE", "/f/a", {}, b""), ("PUT", "/file?path=a", {"If-None-Match": "*"}, b""),
+    ("DELETE", "/f/a", {}, b""),
 ]  # fmt: skip
 READS = [("GET", "/file?path=a", {}, None), ("HEAD", "/file?path=a", {}, None), ("GET", "/files", {}, None),
          ("GET", "/file?path=a", {"Range": "bytes=0-1"}, None), ("GET", "/f/a", {}, None),

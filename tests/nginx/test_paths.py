@@ -14,11 +14,11 @@ from tests.servers import Service
 
 NASTY = [
     "a&b.txt", "a+b.txt", "a%b", "a?b", "a#b", "a=b", "a;b", "a b", " a", "a ", "&", "+", "%", "?", "a&", "&a",
-    "a&b+c d%e?f", "%2e%2e", "%2e%2e%2fetc", "%25", "%26", "%2B", "a%26b", "...", ".hidden", "a..", "..a", "~", "*", "-rf",
-    "$uri", "${args}", "$document_root", "a:b", "C:", "'", '"', "a'b\"c", "<b>", "{}", "[1]", "(x)", "|", "^", "`id`", "!",
-    "@", ",", "é", "e\u0301", "фото/кот 1.jpg", "日本", "🐈", "\u2028", "\u00a0", "deep/b/c", "A", "a", "f/f/f", "path=x",
-    "path=x&path=y", "index.html", "x.php", "x.html", "a&b&c&d&e&f", "a&b&c&d&e", "&&", "x" * 255, "x" * 256, "é" * 128,
-    "d/" * 300 + "e", "x" * 900,
+    "a&b+c d%e?f", "%2e%2e", "%2e%2e%2fetc", "%25", "%26", "%2B", "a%26b", "...", ".hidden", "a..", "..a", "~",
+    "*", "-rf", "$uri", "${args}", "$document_root", "a:b", "C:", "'", '"', "a'b\"c", "<b>", "{}", "[1]", "(x)",
+    "|", "^", "`id`", "!", "@", ",", "é", "e\u0301", "фото/кот 1.jpg", "日本", "🐈", "\u2028", "\u00a0",
+    "deep/b/c", "A", "a", "f/f/f", "path=x", "path=x&path=y", "index.html", "x.php", "x.html", "a&b&c&d&e&f",
+    "a&b&c&d&e", "&&", "x" * 255, "x" * 256, "é" * 128, "d/" * 300 + "e", "x" * 900,
 ]  # fmt: skip
 ALLOWED = "/" + string.ascii_letters + string.digits + "-._~!$&'()*+,;=:@"  # what RFC 3986 lets stand in a path
 
@@ -76,10 +76,10 @@ def test_a_file_is_written_by_its_clean_url(nginx: Nginx, prefix: str) -> None:
 
 
 REFUSED = [
-    "", "/a", "a//b", "a/", "a%0Ab", "a%0A", "%0Aa", "a%0D%0Ab", "a%5Cb", "%2Fa", "a%00", "a%00b", "%FF", "a%C3", "a%7Fb",
-    "..%5Cx", "a%", "a%2", "a%zz", "x" * 1025, "a/%2e%2e%2f%2e%2e/%2e%2e/x", "../x", "..", ".", "a/../../../x", "....//x",
-    "%2e%2e/%2e%2e/etc/passwd", "..%2f..%2f..%2fetc%2fpasswd", "../../secret", "%2e%2e%2f%2e%2e%2fsecret",
-    "a/../../../secret", "a&b/../../../../secret", "a&b&c&d&e&f&g",
+    "", "/a", "a//b", "a/", "a%0Ab", "a%0A", "%0Aa", "a%0D%0Ab", "a%5Cb", "%2Fa", "a%00", "a%00b", "%FF",
+    "a%C3", "a%7Fb", "..%5Cx", "a%", "a%2", "a%zz", "x" * 1025, "a/%2e%2e%2f%2e%2e/%2e%2e/x", "../x", "..", ".",
+    "a/../../../x", "....//x", "%2e%2e/%2e%2e/etc/passwd", "..%2f..%2f..%2fetc%2fpasswd", "../../secret",
+    "%2e%2e%2f%2e%2e%2fsecret", "a/../../../secret", "a&b/../../../../secret", "a&b&c&d&e&f&g",
 ]  # fmt: skip
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import email.utils
 import hashlib
-import http.client
-import itertools
 import json
 import os
 import time
@@ -156,13 +154,14 @@ def test_what_isnt_there_any_more_is_not_304(nginx: Nginx, url: str) -> None:
     [("bytes=0-3", 0, 4), ("bytes=4-", 4, 10), ("bytes=-2", 8, 10), ("bytes=9-20", 9, 10), ("bytes=0-9", 0, 10),
      ("bytes=-20", 0, 10)],
 )  # fmt: skip
-def test_ranges_come_from_the_cache(nginx: Nginx, url: str, wanted: str, start: int, stop: int) -> None:
-    answers = [nginx.get(url, Range=wanted) for _ in range(3)]
-    assert "HIT" in [answer.cached for answer in answers]
-    for answer in answers:
-        assert (answer.status, answer.body) == (206, CONTENT[start:stop])
+def test_ranges_are_the_front_s_and_exact(nginx: Nginx, url: str, wanted: str, start: int, stop: int) -> None:
+    nginx.get(url)
+    for content in (CONTENT, CONTENT[::-1]):
+        nginx.put(url, content, **TYPED)
+        answer = nginx.get(url, Range=wanted)
+        assert (answer.status, answer.body, answer.cached) == (206, content[start:stop], None)
         assert answer.headers["content-range"] == f"bytes {start}-{stop - 1}/10"
-        assert (answer.headers["etag"], answer.headers["content-type"]) == (etag(CONTENT), "text/x-test")
+        assert (answer.headers["etag"], answer.headers["content-type"]) == (etag(content), "text/x-test")
         assert answer.headers["content-security-policy"] == "sandbox"
 
 
@@ -191,45 +190,18 @@ def test_if_range_holds_for_that_state_only(nginx: Nginx, url: str) -> None:
         assert nginx.get(url, Range="bytes=0-3", If_None_Match=etag(CONTENT)).status == 304
 
 
-def test_an_overwrite_is_seen_by_ranges_within_two_seconds(nginx: Nginx, url: str) -> None:
-    assert nginx.get(url, Range="bytes=0-1").body == CONTENT[:2]
-    nginx.put(url, b"new content")
-    since = time.monotonic()
-    while time.monotonic() - since < LATE:
-        assert nginx.get(url, Range="bytes=0-1").body in (CONTENT[:2], b"ne")
-    assert nginx.get(url, Range="bytes=0-1").body == b"ne"
-
-
-def test_a_large_file_is_not_kept_whole_and_its_ranges_are(nginx: Nginx, path: str) -> None:
-    url, content = f"/file?path={path}", os.urandom(20 * MIB)
+@pytest.mark.parametrize("size", [999_999, 1_000_000, 20 * MIB])
+def test_files_of_a_megabyte_and_more_are_not_kept(nginx: Nginx, path: str, size: int) -> None:
+    url, content = f"/file?path={path}", os.urandom(size)
     assert nginx.put(url, content).status == 200
-    for _ in range(2):
+    cached = []
+    for _ in range(3):
         answer = nginx.get(url)
-        assert (answer.cached, answer.body == content) == ("MISS", True)
-    for start, stop in ((9 * MIB, 9 * MIB + 10), (3 * MIB, 13 * MIB), (20 * MIB - 1, 20 * MIB)):
-        cached = []
-        for _ in range(3):
-            part = nginx.get(url, Range=f"bytes={start}-{stop - 1}")
-            assert (part.status, part.body == content[start:stop]) == (206, True)
-            cached.append(part.cached)
-        assert "HIT" in cached
-
-
-def test_ranges_over_several_slices_of_a_file_that_is_replaced_are_cut_and_never_mixed(nginx: Nginx, path: str) -> None:
-    url, contents = f"/file?path={path}", [bytes([n]) * 9 * MIB for n in range(4)]
-    nginx.put(url, contents[0])
-    for old, new in itertools.pairwise(contents):
-        nginx.get(url, Range="bytes=0-9", Cache_Control="no-cache")
-        nginx.put(url, new)
-        try:
-            body = nginx.get(url, Range=f"bytes=10-{8 * MIB}").body
-        except http.client.IncompleteRead as cut:
-            assert set(cut.partial) <= set(old[:1])
-        else:
-            assert len(body) == 8 * MIB - 9
-            assert len(set(body)) == 1
-    time.sleep(LATE)  # nothing else tells when
-    assert nginx.get(url, Range=f"bytes=10-{8 * MIB}").body == contents[-1][10 : 8 * MIB + 1]
+        assert answer.body == content
+        cached.append(answer.cached)
+    assert ("HIT" in cached) == (size < 1_000_000)
+    assert nginx.get(url, If_None_Match=etag(content)).status == 304
+    assert nginx.get(url, Range=f"bytes={size - 5}-").body == content[-5:]
 
 
 def test_two_queries_that_differ_never_share_an_answer(nginx: Nginx, front: Service) -> None:
@@ -258,10 +230,10 @@ def test_two_queries_that_differ_never_share_an_answer(nginx: Nginx, front: Serv
 
 @pytest.mark.parametrize("page", ["/status", "/readyz", "/livez", "/files?prefix=test/", "/nowhere"])
 def test_other_pages_are_never_cached(nginx: Nginx, page: str) -> None:
-    before = len(nginx.kept())
+    before = nginx.kept()
     for _ in range(3):
         assert nginx.get(page).cached is None
-    assert len(nginx.kept()) == before
+    assert nginx.kept() <= before
 
 
 def test_a_list_has_what_was_stored_just_now(nginx: Nginx, path: str) -> None:

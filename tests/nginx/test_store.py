@@ -96,7 +96,7 @@ def test_what_breaks_off_is_not_laid_down(tmp_path: Path) -> None:
             nginx.get("/immutable/cut")
         assert cut.value.partial == bytes(1000)
         cutting.join()
-        assert nginx.kept() == []
+        assert nginx.kept() == set()
 
 
 def _answer_in_part(listening: socket.socket) -> None:
