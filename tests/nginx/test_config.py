@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import ssl
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.nginx.conftest import MIB
 from tests.nginx.server import NAME, Nginx
 from tests.servers import HOST
 
@@ -73,6 +76,20 @@ def test_http_2_is_offered(nginx: Nginx) -> None:
         context.wrap_socket(plain, server_hostname=NAME) as sock,
     ):
         assert sock.selected_alpn_protocol() == "h2"
+
+
+def test_http_2_takes_and_gives_files_of_any_length_told_or_not(nginx: Nginx, path: str, tmp_path: Path) -> None:
+    content = tmp_path / "content"
+    content.write_bytes(os.urandom(20 * MIB))
+    url = f"https://{NAME}:{nginx.port}/file?path={path}"
+    curl = ["curl", "--silent", "--fail", "--http2", "--cacert", str(nginx.certificate),
+            "--resolve", f"{NAME}:{nginx.port}:{HOST}"]  # fmt: skip
+    for source in (str(content), "-"):
+        nginx.ask("DELETE", f"/file?path={path}")
+        with content.open("rb") as body:
+            subprocess.run([*curl, "--upload-file", source, url], stdin=body, check=True, timeout=60)
+        told = subprocess.run([*curl, "--write-out", "%{stderr}%{http_version}", url], capture_output=True, timeout=60)
+        assert (told.stdout == content.read_bytes(), told.stderr) == (True, b"2")
 
 
 def test_plain_http_at_the_tls_port_gets_nothing(nginx: Nginx) -> None:
