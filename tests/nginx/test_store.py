@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.nginx.server import Nginx
-from tests.servers import HOST, free_port, wait_for
+from tests.servers import HOST, Service, free_port, wait_for
 
 CONTENT = b"never changed"
 
@@ -84,6 +84,17 @@ def test_a_write_by_its_url_is_create_only_where_that_is_asked_for(nginx: Nginx,
     assert nginx.get(f"/immutable/{path}").body == b"1"
     refused = nginx.put(f"/immutable/{path}", b"2", If_None_Match="*")
     assert (refused.status, json.loads(refused.body)["type"]) == (412, "urn:sfss:precondition-failed")
+
+
+def test_a_file_that_can_t_be_laid_down_comes_all_the_same(tmp_path: Path, front: Service) -> None:
+    nginx = Nginx(tmp_path, [front.port], tls=False)
+    nginx.stored.rmdir()
+    nginx.stored.write_text("no directory")
+    with nginx.running():
+        nginx.put("/file?path=immutable/elsewhere", CONTENT)
+        for _ in range(2):
+            answer = nginx.get("/immutable/elsewhere")
+            assert (answer.status, answer.body, answer.cached) == (200, CONTENT, "STORING")
 
 
 def test_what_breaks_off_is_not_laid_down(tmp_path: Path) -> None:
