@@ -151,8 +151,8 @@ def _nginx(directory: Path, front: Service, changes: Mapping[str, str]) -> Itera
     with tempfile.TemporaryDirectory(prefix="sfss-bench-", dir=IN_MEMORY) as cache:
         directory.mkdir()
         Path(cache).chmod(0o755)
-        there = {f"{directory}/lib/sfss-cache": f"{cache}/cache"}
-        with Nginx(directory, [front.port], tls=False, workers=1, changes={**changes, **there}).running() as nginx:
+        own = {**changes, f"{directory}/lib/sfss-cache": f"{cache}/cache"}
+        with Nginx(directory, [front.port], tls=False, workers=1, tells=False, changes=own).running() as nginx:
             yield nginx.port
 
 

@@ -36,7 +36,9 @@ class Answer(NamedTuple):
 
 
 class Nginx:
-    """nginx before some fronts. ``changes``: texts of the configuration that a test wants others for."""
+    """nginx before some fronts. ``tells``: what it does with its cache, in X-Cache-Status, as the configuration offers.
+    ``changes``: texts of the configuration that a test wants others for.
+    """
 
     def __init__(
         self,
@@ -45,10 +47,12 @@ class Nginx:
         *,
         tls: bool = True,
         workers: int = 2,
+        tells: bool = True,
         changes: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
         self.tls = tls
+        self.tells = tells
         self.redirect_port = free_ports(2)
         self.port = self.redirect_port + 1
         self.config = directory / "nginx.conf"
@@ -127,6 +131,8 @@ class Nginx:
         aside = ("client_body", "fastcgi", "uwsgi", "scgi", "proxy")
         temporary = "".join(f"\n    {kind}_temp_path {self.directory}/{kind};" for kind in aside)
         servers = "\n".join(f"        server {HOST}:{port} max_fails=1 fail_timeout=2s;" for port in fronts)
+        if self.tells:
+            text = _changed(text, "# add_header X-Cache-Status", "add_header X-Cache-Status")
         for pattern, new in (
             (r"^user www-data;$", "user root;" if os.geteuid() == 0 else ""),
             (r"^worker_processes auto;$", f"worker_processes {workers};"),
