@@ -87,7 +87,7 @@ def test_a_new_file_is_seen_at_once_for_no_404_is_kept(nginx: Nginx, path: str) 
 
 
 @pytest.mark.parametrize("header", [{"Cache_Control": "no-cache"}, {"Cache_Control": "x, MAX-AGE=0"},
-                                    {"Cache_Control": "no-store"}, {"Pragma": "no-cache"}])  # fmt: skip
+                                    {"Cache_Control": "no-store"}, {"Cache_Control": "a=1, no-cache=\"x\""}])  # fmt: skip
 def test_who_asks_for_it_sees_the_newest_at_once_and_so_do_all_after_him(
     nginx: Nginx, url: str, header: dict[str, str]
 ) -> None:
