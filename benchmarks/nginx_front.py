@@ -35,6 +35,7 @@ HEAD = ("contender", "what", "requests/s", "lowest", "highest", "ratio", "p50 ms
 STATIC = """\
         location /sendfile/ { alias %s/; sendfile on; tcp_nopush on; }
         location /read/ { alias %s/; }
+        location /exact/ { rewrite ^/exact/(.*)$ /sfss-front?path=$1? last; }
 """
 HERE = "        location = /file {\n"  # before which they are put
 
@@ -61,7 +62,7 @@ CONTENDERS = (
     Contender("minute", "nginx's cache, valid for a minute", "/file?path=", minute=True),
     Contender("clean", "as cached, by a clean URL", "/f/"),
     Contender("stored", "laid down by nginx (proxy_store)", "/immutable/"),
-    Contender("exact", "asked of the front each time", "/file?x&path="),
+    Contender("exact", "asked of the front each time", "/exact/"),
 )
 
 
