@@ -107,6 +107,16 @@ class Nginx:
         """The files that it has laid down, stored, cached, or on their way."""
         return {file for file in self.directory.rglob("*") if file.parent != self.directory and file.is_file()}
 
+    def put_aside(self) -> list[str]:
+        """The files that it has open to keep bodies in; they have no names any more."""
+        pid = (self.directory / "nginx.pid").read_text().strip()
+        found = []
+        for worker in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            for descriptor in Path(f"/proc/{worker}/fd").iterdir():
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    found.append(str(descriptor.readlink()))
+        return [name for name in found if name.startswith(f"{self.directory}/client_body/")]
+
     def tls_context(self) -> ssl.SSLContext:
         """One that believes this server and no other."""
         return ssl.create_default_context(cafile=str(self.certificate))
