@@ -8,6 +8,7 @@ consequence; a test holds that page against these classes.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import tomllib
@@ -32,6 +33,7 @@ Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*$")]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 ManySeconds = Annotated[float, Meta(gt=0, le=365 * 86400)]
 Copies = Annotated[int, Meta(ge=1, le=16)]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Size(int):
@@ -63,6 +65,7 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls_certificate: Text = ""
     tls_key: Text = ""
     shutdown_timeout: Seconds = 30.0
+    trusted_proxies: tuple[str, ...] = ()  # as parse_network takes them
 
 
 class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -197,6 +200,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.general, *self.by_prefix.values()
 
     @property
+    def trusted_proxies(self) -> tuple[Network, ...]:
+        """Those who may say for whom they ask."""
+        return tuple(map(parse_network, self.server.trusted_proxies))
+
+    @property
     def nodes(self) -> tuple[Address, ...]:
         """The nodes that files lie on: the named ones, or the embedded."""
         return tuple(map(parse_address, self.storage.nodes)) or self.embedded.addresses()
@@ -292,6 +300,19 @@ def encode(settings: Settings) -> bytes:
 def decode(line: bytes) -> Settings:
     """What ``encode`` has made."""
     return msgspec.json.decode(line, type=Settings, dec_hook=_decode)
+
+
+def parse_network(text: str) -> Network:
+    """``"10.0.0.5"``, ``"10.0.0.0/8"``, ``"2001:db8::/32"``. Raises ValueError."""
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"'{text}' is neither an address nor a network: write 10.0.0.5, or 10.0.0.0/8") from None
+    if ipaddress.ip_address(text.partition("/")[0]) != network.network_address:
+        raise ValueError(f"'{text}' is an address with its network: write the one or the other, {network}")
+    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped:
+        raise ValueError(f"'{text}' is IPv4 in the form of IPv6: write it as IPv4")
+    return network
 
 
 def as_dict(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -392,6 +413,10 @@ def check_together(settings: Settings) -> None:
             raise ConfigError(f"{name}: it is empty; leave it out for {_default(name)}")
     if bool(settings.server.tls_certificate) != bool(settings.server.tls_key):
         raise ConfigError("server.tls_certificate and server.tls_key go together: give both, or neither")
+    try:
+        _ = settings.trusted_proxies
+    except ValueError as error:
+        raise ConfigError(f"server.trusted_proxies: {error}") from None
     if settings.embedded.durability not in ("fsync", "os"):
         raise ConfigError(f'embedded.durability: \'{settings.embedded.durability}\' is neither "fsync" nor "os"')
     if settings.embedded.first_port + settings.embedded.nodes > 65536:

@@ -139,6 +139,18 @@ def test_sfss_config_names_the_file_and_is_no_setting() -> None:
         ({"server": {"host": "a\0b"}}, "server.host: it holds a control character"),
         ({"embedded": {"data": "a\0b"}}, "embedded.data: it holds a control character"),
         ({"server": {"tls_key": "k.pem"}}, "server.tls_certificate and server.tls_key go together"),
+        (
+            {"server": {"trusted_proxies": ["proxy"]}},
+            "server.trusted_proxies: 'proxy' is neither an address nor a network",
+        ),
+        (
+            {"server": {"trusted_proxies": ["::1", ""]}},
+            "server.trusted_proxies: '' is neither an address nor a network",
+        ),
+        ({"server": {"trusted_proxies": ["10.0.0.5/8"]}}, "write the one or the other, 10.0.0.0/8"),
+        ({"server": {"trusted_proxies": ["10.0.0.0/33"]}}, "'10.0.0.0/33' is neither an address nor a network"),
+        ({"server": {"trusted_proxies": ["::ffff:10.0.0.5"]}}, "is IPv4 in the form of IPv6: write it as IPv4"),
+        ({"server": {"trusted_proxies": "10.0.0.5"}}, "server.trusted_proxies: expected `array`, got `str`"),
         ({"server": {"tls_certificate": "c.pem"}}, "server.tls_certificate and server.tls_key go together"),
     ],
 )

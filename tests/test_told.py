@@ -48,7 +48,7 @@ async def test_whatever_a_task_raises_is_told_as_an_error_of_ours(error: Excepti
 
 
 async def test_of_tasks_that_are_given_up_nothing_is_told() -> None:
-    told: list[None | SfssError] = []
+    told: list[SfssError | None] = []
     tasks = Tasks()
     tasks.run(asyncio.sleep(60), told.append)
     await asyncio.sleep(0)

@@ -28,6 +28,7 @@ from sfss.web import problems
 from sfss.web.connection import maker
 from sfss.web.connections import BACKLOG, Door, allowed
 from sfss.web.files import FileHandlers, condition
+from sfss.web.forwarded import TRUSTED
 from sfss.web.inflight import InFlight
 from sfss.web.listing import ListingHandlers
 from sfss.web.quick import Quick
@@ -106,6 +107,7 @@ def create_app(settings: Settings, tally: Tally | None = None) -> web.Applicatio
     app[TALLY] = tally
     app[CLUSTER] = cluster
     app[POLICIES] = policies
+    app[TRUSTED] = settings.trusted_proxies
     _add_routes(app, FileHandlers(files, body_timeout=settings.limits.body_timeout), ListingHandlers(files), status)
     _add_uploads(
         app,

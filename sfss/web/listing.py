@@ -15,6 +15,7 @@ from aiohttp import web
 from sfss.errors import BadRequest, SfssError
 from sfss.files import Files, Found
 from sfss.web import content_types
+from sfss.web.forwarded import asked_by
 
 log = logging.getLogger("sfss.web")
 
@@ -110,7 +111,7 @@ class ListingHandlers:
             except SfssError as error:
                 if not response.prepared:
                     raise
-                log.warning("a list was cut off: %s", error)
+                log.warning("a list for %s was cut off: %s", asked_by(request).address, error)
                 if request.transport is not None:
                     request.transport.abort()
             except ConnectionError:  # whoever asked has gone

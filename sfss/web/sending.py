@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from aiohttp import web
 
 from sfss.errors import SfssError
+from sfss.web.forwarded import asked_by
 
 log = logging.getLogger("sfss.web")
 
@@ -34,7 +35,10 @@ async def send(
             await response.write_eof()
         except (SfssError, TimeoutError) as error:
             why = error if isinstance(error, SfssError) else f"it was not read for {timeout:g} s"
-            log.warning("%s was cut off: %s", request.rel_url, why)
+            client = asked_by(request)
+            log.warning(
+                "%s://%s%s for %s was cut off: %s", client.scheme, client.host, request.rel_url, client.address, why
+            )
             if request.transport is not None:
                 request.transport.abort()
         except ConnectionError:  # whoever asked has gone

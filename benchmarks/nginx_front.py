@@ -1,0 +1,56 @@
+"""The contenders of nginx in front of sfss, as ``conf/nginx.conf`` puts it there, and of the same nginx with the same
+bytes on its disk; ``benchmarks.suite`` measures them.
+
+One worker, without TLS, before one front over memcached. What differs is the location: the static ones, with the same
+``open_file_cache`` and the same log, are put into the configuration for the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.contenders import Contender, Running, put_all, sfss_over_memcached
+from benchmarks.httpload import Files, Httpload, Target, name_of
+from tests.nginx.server import Nginx
+
+# Both are well tuned: sendfile with the head held back for its first piece, and reading into a buffer.
+STATIC = """\
+        location /sendfile/ { alias %s/; sendfile on; tcp_nopush on; }
+        location /read/ { alias %s/; }
+"""
+HERE = "        location = /file {\n"  # before which they are put
+
+
+@contextlib.contextmanager
+def _nginx(directory: Path, prefix: str, kept: str = "") -> Iterator[Running]:
+    """``prefix``: of the location that is asked; ``kept``: of the paths of its files at the front."""
+    static, own = directory / "static", directory / "nginx"
+    own.mkdir()
+
+    def fill(load: Httpload, files: Files) -> None:
+        put_all(front.target._replace(prefix=front.target.prefix + kept), load, files)
+        for number in range(files.number):
+            file = static / name_of(files, number)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(load.body(number, files.size))
+
+    with sfss_over_memcached(directory) as front:
+        server = Nginx(own, [front.target.port], tls=False, workers=1, changes={HERE: STATIC % (static, static) + HERE})
+        with server.running():
+            pid = int((own / "nginx.pid").read_text())
+            yield Running(Target(server.port, prefix), [pid], front.http + front.store, fill)
+
+
+CONTENDERS = tuple(
+    Contender(name, what, False, functools.partial(_nginx, prefix=prefix, kept=kept))
+    for name, what, prefix, kept in (
+        ("nginx-disk", "nginx, from its disk, sendfile", "/sendfile/", ""),
+        ("nginx-read", "nginx, from its disk, read", "/read/", ""),
+        ("nginx-cache", "nginx's cache, valid for a second", "/file?path=", ""),
+        ("nginx-clean", "the same by a clean URL", "/f/", ""),
+        ("nginx-stored", "laid down by nginx (proxy_store)", "/immutable/", "immutable/"),
+    )
+)
