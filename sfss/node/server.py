@@ -41,6 +41,7 @@ from sfss.node.gate import Gate
 from sfss.node.intake import Intake
 from sfss.node.keeper import Keeper
 from sfss.node.reader import Reader
+from sfss.node.runs import Runs
 from sfss.node.stats import Counters, Stats
 from sfss.node.store import CACHE, Store
 
@@ -136,6 +137,7 @@ class Server:
             started=time.monotonic(),
         )
         self.commands = Commands(self.store, self.stats)
+        self.runs = Runs(self.store, self.stats, self.report)
         self.committer = Committer(self.store, self.stats, durable=settings.durability == "fsync")
         self.reader = Reader(self.store, self.stats.counters)
         self.gate = Gate(self.store, self.stats.counters)
