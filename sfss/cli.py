@@ -279,7 +279,7 @@ def _say_where(settings: Settings, sock: socket.socket) -> None:
 
 
 def _node(options: argparse.Namespace) -> int:
-    from sfss.node.server import NodeSettings, serve
+    from sfss.node.server import NodeSettings, run
 
     if not 0 <= options.port <= 65535:
         raise ConfigError(f"--port: {options.port} is no port, they go to 65535")
@@ -294,7 +294,7 @@ def _node(options: argparse.Namespace) -> int:
         recover=options.recover,
         stop_with_parent=options.stop_with_parent,
     )
-    asyncio.run(serve(settings))
+    run(settings)
     return 0
 
 

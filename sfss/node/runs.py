@@ -1,10 +1,10 @@
 """Runs: many plain gets, or many plain sets, one behind the other in what came at once, carried out together.
 
-A front has many requests under way on one connection. Each is cheap, and so the way of most requests, which takes any
-of them (``RequestParser``, ``Commands``, ``Store``, one after the other), costs more than what it does for them. Here is
-the short way, for those that nearly all are: ``get`` and ``head`` of one key, and ``set`` of a value that never expires
-and is here whole. It reads them straight from the bytes that came, and makes of a run of gets one piece of output, of a
-run of sets one change of the database: all of them are kept, or none.
+A front has many requests under way on one connection. The way that any request can go (``RequestParser``,
+``Commands``, ``Store``, one after the other) costs more than what is done for it. Here is a short way for what nearly
+all of them are: ``get`` and ``head`` of one key, and ``set`` of a value that never expires and is here whole. They
+are read straight from the bytes that came; a run of gets becomes one piece of output, a run of sets one change of the
+database, of which all is kept, or nothing.
 
 It takes nothing whose answer is not plain: an entry that isn't in memory, an item that expires, a delayed flush_all, a
 crowded store, ``noreply``, an odd word. There it stops, and leaves the rest to the other way, which has the same answer

@@ -29,6 +29,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import uvloop
+
 import sfss
 from sfss.errors import ConfigError, OutOfSpace
 from sfss.memcache import Request
@@ -66,6 +68,15 @@ class NodeSettings:
     cache: int = CACHE  # bytes of memory for what is read
     recover: bool = False  # go on with what is left of a directory that is damaged
     stop_with_parent: bool = False  # stop when standard input ends: a parent's pipe does, however hard the parent dies
+
+
+def run(settings: NodeSettings) -> None:
+    """``serve``, in a loop of its own: uvloop's, which costs a node less of each request than asyncio's.
+
+    Nothing in a node depends on which it is. Raises ConfigError.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings))
 
 
 async def serve(settings: NodeSettings) -> None:

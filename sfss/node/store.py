@@ -30,6 +30,7 @@ from sfss.node import engine, entries, opening
 from sfss.node.engine import KIB, MIB
 from sfss.node.entries import BODY, HEAD, Head, Item, Stored
 from sfss.node.memory import UNKNOWN, Entry, Found, Memory, Unknown
+from sfss.node.packing import Packing
 
 log = logging.getLogger("sfss.node")
 
@@ -71,6 +72,7 @@ class Store:
         self.directory = directory
         self.clock = clock
         self.memory = Memory(cache // OWN_SHARE)
+        self.packing = Packing()
         self.read_errors = 0
         self.write_errors = 0
         self.changes = 0  # that were written, since the start
@@ -424,6 +426,8 @@ class Store:
             heads.append((HEAD + key, entries.head_entry(head)))
             bodies.append((BODY + key, entries.body_entry(head, data)))
             batch.put(*heads[-1])
+            if head.size >= engine.MIN_BLOB:
+                self.packing.saw(data)
             if old is not None and old.expiry not in (0, head.expiry):
                 batch.delete(entries.expiry_key(old.expiry, key))
             if head.expiry:
@@ -454,7 +458,7 @@ class Store:
         self.memory.wrote(BODY + key, None)
 
     def _write(self, batch: WriteBatch, items: int, size: int, bodies: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """Carry out the batch, with new totals, and ``bodies`` under their keys: last, or what follows would move them."""
+        """Carry out the batch, with new totals, and ``bodies``: last, or what follows would move them."""
         batch.put(entries.TOTALS, entries.totals(items, size))
         for key, entry in bodies:
             batch.put(key, entry)
