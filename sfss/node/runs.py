@@ -22,8 +22,7 @@ from sfss.memcache import MAX_KEY, NOT_STORED, STORED, Request
 from sfss.node import entries
 from sfss.node.committer import failure
 from sfss.node.engine import KIB
-from sfss.node.entries import BODY, HEAD
-from sfss.node.memory import UNKNOWN
+from sfss.node.entries import BODY, HEAD, Head
 from sfss.node.stats import Stats
 from sfss.node.store import Put, Store
 
@@ -33,6 +32,7 @@ WRITTEN = 128 * KIB  # bytes of values that one change of the database may take,
 _GET = re.compile(rb"(get|head) ([^ \r\n]{1,%d})\r\n" % MAX_KEY)
 _SET = re.compile(rb"set ([^ \r\n]{1,%d}) (\d{1,9}) 0 (\d{1,8})\r\n" % MAX_KEY)
 _LINE_END = b"\r\n"
+_NOT_PLAIN = Head(0, 0, 0, 0, 0, b"")  # stands for one that the other way is to look at
 _STORED, _NOT_STORED = STORED + _LINE_END, NOT_STORED + _LINE_END
 _END, _VALUE_END = b"END\r\n", b"\r\nEND\r\n"
 
@@ -98,11 +98,8 @@ class Runs:
             end = begin + int(length)
             if key in keys or int(length) > self._max_value or data[end : end + 2] != _LINE_END:
                 break
-            entry = self._store.at_hand(HEAD + key)
-            if entry is UNKNOWN or isinstance(entry, Exception):
-                break
-            old = entries.read_head(entry) if entry is not None else None
-            if old is not None and old.expiry:
+            old = self._claim(key)
+            if old is _NOT_PLAIN:
                 break
             if not keys and self._store.crowded():
                 return None
@@ -120,6 +117,15 @@ class Runs:
             return None
         self._count.cmd_set += len(keys)
         return Run(position, len(keys), self._keep(puts, replies), binds=True)
+
+    def _claim(self, key: bytes) -> Head | None:
+        """What lies under the key, or _NOT_PLAIN."""
+        entry = self._store.at_hand(HEAD + key)
+        if entry is None:
+            return None
+        if not isinstance(entry, bytes) or not entries.plain_header(entry):
+            return _NOT_PLAIN
+        return entries.read_head(entry)
 
     def _keep(self, puts: list[Put], replies: list[bytes]) -> list[bytes]:
         """Write them; the replies, those of the ones that could not be written replaced."""
