@@ -123,9 +123,13 @@ class Runs:
         entry = self._store.at_hand(HEAD + key)
         if entry is None:
             return None
-        if not isinstance(entry, bytes) or not entries.plain_header(entry):
+        if not isinstance(entry, bytes):
             return _NOT_PLAIN
-        return entries.read_head(entry)
+        try:
+            head = entries.read_head(entry)
+        except ValueError:
+            return _NOT_PLAIN
+        return _NOT_PLAIN if head.expiry else head
 
     def _keep(self, puts: list[Put], replies: list[bytes]) -> list[bytes]:
         """Write them; the replies, those of the ones that could not be written replaced."""
