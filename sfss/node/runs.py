@@ -27,7 +27,7 @@ from sfss.node.stats import Stats
 from sfss.node.store import Put, Store
 
 OUTPUT = 256 * KIB  # bytes of replies of one run, and then what the last one has more
-WRITTEN = 128 * KIB  # bytes of values that one change of the database may take, likewise
+WRITTEN = 64 * KIB  # bytes of values that one change of the database may take, likewise; of more each costs more
 
 _GET = re.compile(rb"(get|head) ([^ \r\n]{1,%d})\r\n" % MAX_KEY)
 _SET = re.compile(rb"set ([^ \r\n]{1,%d}) (\d{1,9}) 0 (\d{1,8})\r\n" % MAX_KEY)
