@@ -1,12 +1,13 @@
 """One sfss node beside memcached: memory and disk for an item, time to open, requests/s, and what a slow disk does.
 
-    python -m benchmarks.node [--items 1000000] [--rounds 3] [--seconds 2] [--sections fill open serve cold]
+    python -m benchmarks.node [--items 1000000] [--rounds 3] [--seconds 2] [--sections NAME ...]
                               [--sizes 100 1024] [--idle 30] [--data DIR] [--rst FILE]
 
 * ``fill``: how fast the servers take all items, and what memory and disk one then needs;
 * ``open``: how long the node takes to start on them, after a stop and after a kill -9;
 * ``serve``: gets and sets over 1, 16 and 256 connections, in alternating rounds;
-* ``cold``: gets of what isn't in memory, and how long someone waits meanwhile who asks for what is.
+* ``cold``: gets of what isn't in memory, and how long someone waits meanwhile who asks for what is;
+* ``pipelined``: gets and sets over one connection with 32 requests in flight, of 4 KiB, as a front asks.
 
 Prints a fragment for ``RESULTS.rst``; with ``--rst`` it is in that file too, as far as it has come. What a run needs is
 told before it begins. Exit status: 0; 1 if a server made errors, which are told; 2 if nothing can be measured here.
@@ -32,10 +33,21 @@ from benchmarks.compiler import NoCompiler
 from benchmarks.memload import Items
 from benchmarks.node_bench import MIB, Bench, Options, say
 from benchmarks.node_fill import FEWER, fill, start_again
-from benchmarks.node_serve import CONNECTIONS, HOT, KINDS, LONGER, PAUSE, WARMING, read_cold, serve
+from benchmarks.node_serve import (
+    CONNECTIONS,
+    HOT,
+    KINDS,
+    LONGER,
+    PAUSE,
+    PIPELINED_KINDS,
+    WARMING,
+    read_cold,
+    serve,
+    serve_pipelined,
+)
 from benchmarks.watched import Node, memory_available, twin, watched_memcached
 
-SECTIONS = ("fill", "open", "serve", "cold")
+SECTIONS = ("fill", "open", "serve", "cold", "pipelined")
 MAX_ITEMS = 50_000_000  # that memload knows
 SERVERS = 3  # that are compared
 
@@ -124,6 +136,8 @@ def _needs(options: Options) -> Needs:
     if "serve" in options.sections:
         rounds = len(CONNECTIONS) * options.rounds
         seconds += len(KINDS) * SERVERS * (WARMING + rounds * options.seconds + (1 + rounds) * 2 * PAUSE)
+    if "pipelined" in options.sections:
+        seconds += 10 + len(PIPELINED_KINDS) * SERVERS * options.rounds * (options.seconds + 2 * PAUSE)
     if "cold" in options.sections:
         seconds += 2 * len(CONNECTIONS) * (5 + LONGER * options.seconds)
     return Needs(
@@ -159,6 +173,10 @@ def _run(bench: Bench) -> None:
                 serve(bench, [syncing, node, memcached])
         if "cold" in sections:
             read_cold(bench, node)
+        if "pipelined" in sections:  # last: it gives other values to some items
+            with Node(bench.directory / "pipelined", "fsync") as syncing:
+                syncing.start()
+                serve_pipelined(bench, [syncing, node, memcached])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How a node serves, beside memcached: gets and sets of all kinds, and gets of what isn't in memory.
 
-Sections ``serve`` and ``cold`` of ``benchmarks.node``.
+Sections ``serve``, ``cold`` and ``pipelined`` of ``benchmarks.node``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.memload import Measured, finished
+from benchmarks.memload import Items, Measured, finished
 from benchmarks.node_bench import SETTLING, Bench, say
 from benchmarks.watched import Node, Slowed, Watched, forget, remember, wait_until_quiet
 
@@ -36,6 +36,13 @@ class Kind(NamedTuple):
     title: str
     options: tuple[object, ...]
 
+
+# As a front asks: few files, so that all are in memory, over one connection with as many requests in flight as it has
+# clients. What counts is what a request costs the server.
+FRONT = ("--connections", 1, "--pipeline", 32)
+FILES = Items(5_000, 4 * 1024, 4 * 1024)
+PIPELINED = ("requests", "server", "requests/s", "ratio", "p50 µs", "p99 µs", "CPU µs each")
+PIPELINED_KINDS = (Kind("gets", ()), Kind("sets", ("--sets", 100)))
 
 KINDS = (
     Kind(f"Gets of {HOT:,} items", ("--hot", HOT)),
@@ -84,13 +91,51 @@ def serve(bench: Bench, servers: Sequence[Watched]) -> None:
     bench.tell(f"\nAfter all these sets, bytes on disk for an item: {'; '.join(disks)}.")
 
 
+def serve_pipelined(bench: Bench, servers: Sequence[Watched]) -> None:
+    """One connection and many requests in flight; the last server is what the others are compared with."""
+    for server in servers:
+        server.confine(bench.other_cores)
+        bench.is_right(f"{server.name}, filled", bench.load.run(server.port, FILES, "--load", *FRONT))
+    rows: list[tuple[str, ...]] = [PIPELINED]
+    for kind in PIPELINED_KINDS:
+        say(f"{kind.title}, pipelined")
+        entries = [Entry(server) for server in servers]
+        for number in range(bench.options.rounds + 1):  # 0 is to warm up
+            for entry in entries[:: -1 if number % 2 else 1]:
+                bench.others.append(wait_until_quiet(servers, PATIENCE, PAUSE))
+                _measure_one(bench, entry, f"{kind.title}, pipelined", FILES, (*kind.options, *FRONT), number)
+        rows += [_pipelined_row(kind, entry, entries[-1]) for entry in entries]
+    bench.tell_table("One connection, 32 requests in flight, 4 KiB", rows, left=2)
+
+
+def _pipelined_row(kind: Kind, entry: Entry, reference: Entry) -> tuple[str, ...]:
+    if not entry.is_right:
+        return (kind.title, entry.server.name, "no figure", *[""] * 4)
+    rounds = entry.rounds
+    return (
+        kind.title,
+        entry.server.name,
+        f"{median(one.rate for one in rounds):,.0f}",
+        f"{_ratio(rounds, reference.rounds):.2f}" if reference.is_right else "-",
+        *(f"{median(getattr(one, name) for one in rounds):,.0f}" for name in ("p50", "p99")),
+        f"{sum(entry.cpu) / sum(one.requests for one in rounds) * 1e6:.1f}",
+    )
+
+
 def _measure(bench: Bench, entry: Entry, kind: Kind, connections: int, number: int) -> None:
+    what = f"{kind.title}, {connections} connections"
+    _measure_one(bench, entry, what, bench.items, (*kind.options, "--connections", connections), number)
+
+
+def _measure_one(
+    bench: Bench, entry: Entry, what: str, items: Items, options: tuple[object, ...], number: int
+) -> None:  # fmt: skip
     os.sync()
     before = entry.server.cpu()
     measured = bench.load.run(
-        entry.server.port, bench.items, *kind.options, "--connections", connections, "--seed", number + 1,
+        entry.server.port, items, *options, "--seed", number + 1,
         "--seconds", bench.options.seconds if number else WARMING, core=bench.own_core)  # fmt: skip
-    entry.is_right &= bench.is_right(f"{entry.server.name}, {kind.title}, {connections} connections", measured)
+    entry.is_right &= bench.is_right(f"{entry.server.name}, {what}", measured)
     if number:
         entry.rounds.append(measured)
         entry.cpu.append(entry.server.cpu() - before)

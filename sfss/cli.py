@@ -7,7 +7,6 @@ wrong; 130 interrupted. ``put``, ``get``, ``rm``, ``stat`` and ``bench`` have mo
 from __future__ import annotations
 
 import argparse
-import asyncio
 import http.client
 import json
 import logging
@@ -183,7 +182,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _node(options: argparse.Namespace) -> int:
-    from sfss.node.server import NodeSettings, serve
+    from sfss.node.server import NodeSettings, run
 
     if not 0 <= options.port <= 65535:
         raise ConfigError(f"--port: {options.port} is no port, they go to 65535")
@@ -198,7 +197,7 @@ def _node(options: argparse.Namespace) -> int:
         recover=options.recover,
         stop_with_parent=options.stop_with_parent,
     )
-    asyncio.run(serve(settings))
+    run(settings)
     return 0
 
 

@@ -291,6 +291,11 @@ class RequestParser:
         self._swallow = 0  # bytes to come that belong to a refused request
 
     @property
+    def idle(self) -> bool:
+        """True if no request has begun: all that came was whole."""
+        return not (self._buffer or self._pending or self._swallow)
+
+    @property
     def lacks(self) -> int:
         """Bytes to come of the block that has begun; 0 if none has."""
         if self._pending is None:

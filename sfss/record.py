@@ -187,7 +187,7 @@ def is_older(data: bytes, there: bytes) -> bool:
     if not there or not data.startswith(_MAGIC):
         return False
     try:
-        return decode_header(data)[0].order < decode_header(there)[0].order
+        return decode_bare_header(data[: header_end(data)]).order < decode_bare_header(there).order
     except Damaged:
         return False
 

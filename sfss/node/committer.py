@@ -8,6 +8,7 @@ becomes ``SERVER_ERROR``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -91,12 +92,21 @@ class Committer:
         self._next += 1
         self._covered, self._waiting = self._waiting, []
         self._store.unsynced = False
-        self._loop.run_in_executor(self._thread, self._store.sync).add_done_callback(self._end)
+        self._thread.submit(self._sync)
 
-    def _end(self, sync: asyncio.Future[None]) -> None:
+    def _sync(self) -> None:
+        """In the thread. The loop is told without a future of its own, which would cost it more than the fsync does."""
+        error: BaseException | None = None
+        try:
+            self._store.sync()
+        except BaseException as caught:  # noqa: BLE001  (logged, counted, and told to clients)
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._end, error)
+
+    def _end(self, error: BaseException | None) -> None:
         self._running = False
         self._stats.counters.fsyncs += 1
-        error = None if sync.cancelled() else sync.exception()
         if error is not None:
             self._stats.counters.failed_fsyncs += 1
             log.error("fsync failed, %d connections are told: %s", len(self._covered), error)

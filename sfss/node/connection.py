@@ -117,10 +117,10 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._server.stats.counters.bytes_read += nbytes
         data = self._server.received_much[:nbytes]
-        if self._unfed or (nbytes > FEED and nbytes > self._parser.lacks):
-            self._unfed = memoryview(b"".join((self._unfed, data)))
-        else:
+        if nbytes <= self._parser.lacks or (nbytes <= FEED and self._has_backlog() and not self._unfed):
             self._feed(data)
+        else:
+            self._unfed = memoryview(b"".join((self._unfed, data)))
         self._work()
 
     def eof_received(self) -> bool:
@@ -195,8 +195,8 @@ class Connection(asyncio.BufferedProtocol):
     def _work(self) -> None:
         """Carry out what can be carried out now, send what can be sent, and see to what comes next."""
         budget = SLICE
-        while budget and not self._stuck() and self._step():
-            budget -= 1
+        while budget > 0 and not self._stuck() and (done := self._step(budget)):
+            budget -= done
             if self._ready_bytes >= OUTPUT:
                 self._send()
         self._send()
@@ -214,30 +214,57 @@ class Connection(asyncio.BufferedProtocol):
     def _stuck(self) -> bool:
         return self._awaiting or self._paused or self._held_bytes > HELD or self._lost
 
-    def _step(self) -> bool:
-        """Carry out one request, or one piece of one; False if there is none, or it has to wait."""
+    def _step(self, most: int) -> int:
+        """Carry out one request, or one piece of one, or a run of ``most`` at most; how many, or 0 if the next has to
+        wait, or there is none."""
         if self._rest is not None:
             request = cast("Request", self._request)
             if not self._has(self._rest.needs(1), self._rest.needs(AHEAD)) or not self._is_admitted(request):
-                return False
+                return 0
             self._carry_out(request)
         elif self._events:
             event = self._events[0]
             if isinstance(event, Request):
                 if not self._may(event):
-                    return False
+                    return 0
                 self._events.popleft()
                 self._take(event)
             else:
                 self._events.popleft()
                 self._refuse(event)
         elif self._unfed:
-            size = max(FEED, self._parser.lacks)
-            data, self._unfed = self._unfed[:size], self._unfed[size:]
-            self._feed(data)
+            return self._take_run(most) or self._feed_on()
         else:
-            return False
-        return True
+            return 0
+        return 1
+
+    def _take_run(self, most: int) -> int:
+        """Carry out the plain requests that come next, the short way; how many that were."""
+        if not self._parser.idle:
+            return 0
+        began = time.perf_counter()
+        run = self._server.runs.take(self._unfed, most)
+        if run is None:
+            return 0
+        self._asked = began
+        self._unfed = self._unfed[run.size :]
+        ticket = self._server.committer.ticket(self) if run.binds else 0
+        for reply in run.replies:
+            self._emit(reply, ticket)
+        if time.perf_counter() - began > SLOW:
+            self._server.stats.counters.slow_cmd += 1
+        return run.requests
+
+    def _feed_on(self) -> int:
+        """Make requests of some of what came. Of one that has begun only the rest, for behind it a run may begin."""
+        size = FEED
+        if self._parser.lacks:
+            size = self._parser.lacks
+        elif not self._parser.idle:
+            size = bytes(self._unfed[:FEED]).find(b"\n") + 1 or FEED
+        data, self._unfed = self._unfed[:size], self._unfed[size:]
+        self._feed(data)
+        return 1
 
     def _may(self, request: Request) -> bool:
         """Whether the request can be carried out now; if not, this connection is woken when it is to be tried again."""
@@ -347,7 +374,7 @@ class Connection(asyncio.BufferedProtocol):
         """Go on in a later turn, or close, or read on: whatever is due."""
         if self._lost:
             return
-        backlog = bool(self._events) or bool(self._unfed) or self._rest is not None
+        backlog = self._has_backlog()
         if backlog and not self._scheduled and not self._stuck():
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._go_on)
@@ -355,6 +382,10 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
         self._read(self._room and not self._ending and (self._is_ahead() if self._awaiting else not (
             backlog or self._stuck())))  # fmt: skip
+
+    def _has_backlog(self) -> bool:
+        """Whether something that came waits to be carried out."""
+        return bool(self._events) or bool(self._unfed) or self._rest is not None
 
     def _is_ahead(self) -> bool:
         """Whether a few requests more may be read while one waits."""

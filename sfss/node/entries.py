@@ -41,7 +41,7 @@ WON = 2  # a client was told to bring that; the others need not
 _MARKS_AT = MAX_EXPIRY.bit_length()
 
 _HEAD_FIELDS = struct.Struct(">IQQQQ")
-_EXPIRY_FIELD, _NEVER = slice(6, 12), bytes(6)  # of them
+_EXPIRY_FIELD, _NEVER = slice(6, 12), bytes(6)  # of them, and of a body's
 _BODY_FIELDS = struct.Struct(">IQQ")
 _TOTALS_FIELDS = struct.Struct(">QQ")
 _NUMBER = struct.Struct(">Q")
@@ -124,10 +124,24 @@ def read_body(entry: bytes) -> Item:
     return Item(flags, expiry & MAX_EXPIRY, cas, data, expiry >> _MARKS_AT)
 
 
-def header_of(data: bytes) -> bytes:
+def plain_value(entry: bytes) -> tuple[int, memoryview] | None:
+    """Flags and value of a body that never expires; None of any other, which ``read_body`` is for."""
+    if len(entry) < _BODY_FIELDS.size or entry[_EXPIRY_FIELD] != _NEVER:
+        return None
+    return int.from_bytes(entry[:4]), memoryview(entry)[_BODY_FIELDS.size :]
+
+
+def plain_header(entry: bytes) -> tuple[int, bytes] | None:
+    """The same of a head: flags, and the record's prefix and header."""
+    if len(entry) < _HEAD_FIELDS.size or entry[_EXPIRY_FIELD] != _NEVER:
+        return None
+    return int.from_bytes(entry[:4]), entry[_HEAD_FIELDS.size :]
+
+
+def header_of(data: bytes | memoryview) -> bytes:
     """What a head keeps of the value: the record's prefix and header, or nothing."""
     end = record.header_end(data)
-    return data[:end] if end is not None and end <= len(data) else b""
+    return bytes(data[:end]) if end is not None and end <= len(data) else b""
 
 
 def expiry_key(expiry: int, key: bytes) -> bytes:

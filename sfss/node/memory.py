@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 
-class _Unknown(enum.Enum):
+class Unknown(enum.Enum):
     UNKNOWN = enum.auto()
 
 
-UNKNOWN: Final = _Unknown.UNKNOWN  # nothing is known here: it has to be read
+UNKNOWN: Final = Unknown.UNKNOWN  # nothing is known here: it has to be read
 
 Entry = bytes | None  # None: known not to be there
 Found = Entry | Exception  # what a read brings; the exception if it failed
@@ -44,9 +44,9 @@ class Memory:
     def __contains__(self, key: bytes) -> bool:
         return key in self.entries or key in self.brought or key in self.absent
 
-    def find(self, key: bytes) -> Found | _Unknown:
+    def find(self, key: bytes) -> Found | Unknown:
         """The entry, or why it couldn't be read; UNKNOWN if it isn't here."""
-        entry: Found | _Unknown = self.entries.get(key, UNKNOWN)
+        entry: Found | Unknown = self.entries.get(key, UNKNOWN)
         if entry is UNKNOWN:
             return None if key in self.absent else self.brought.get(key, UNKNOWN)
         self.entries.move_to_end(key)

@@ -29,6 +29,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import uvloop
+
 import sfss
 from sfss.errors import ConfigError, OutOfSpace
 from sfss.memcache import Request
@@ -41,6 +43,7 @@ from sfss.node.gate import Gate
 from sfss.node.intake import Intake
 from sfss.node.keeper import Keeper
 from sfss.node.reader import Reader
+from sfss.node.runs import Runs
 from sfss.node.stats import Counters, Stats
 from sfss.node.store import CACHE, Store
 
@@ -65,6 +68,15 @@ class NodeSettings:
     cache: int = CACHE  # bytes of memory for what is read
     recover: bool = False  # go on with what is left of a directory that is damaged
     stop_with_parent: bool = False  # stop when standard input ends: a parent's pipe does, however hard the parent dies
+
+
+def run(settings: NodeSettings) -> None:
+    """``serve``, in a loop of its own: uvloop's, which costs a node less of each request than asyncio's.
+
+    Nothing in a node depends on which it is. Raises ConfigError.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings))
 
 
 async def serve(settings: NodeSettings) -> None:
@@ -136,6 +148,7 @@ class Server:
             started=time.monotonic(),
         )
         self.commands = Commands(self.store, self.stats)
+        self.runs = Runs(self.store, self.stats, self.report)
         self.committer = Committer(self.store, self.stats, durable=settings.durability == "fsync")
         self.reader = Reader(self.store, self.stats.counters)
         self.gate = Gate(self.store, self.stats.counters)

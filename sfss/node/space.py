@@ -4,6 +4,9 @@ Large bodies lie in blob files, and what is dead in those goes only when RocksDB
 to itself it does so with every compaction, whether it is worth it or not: measured, 4.6 to 6 bytes written for one. So
 it is switched on while the dead are too large a share, a few of the oldest files at a time, and off when they aren't.
 
+Whether large bodies are compressed when they are written out goes by what comes (``packing``); while bodies are moved
+they are, for those were written at another time.
+
 What was deleted from the tree goes with compactions, which come when there are enough tables. When nothing was written
 for a while what is in memory is written out, and tables are merged however few there are: then all of it comes back.
 
@@ -38,6 +41,7 @@ class Space:
         self._store = store
         self._loop = asyncio.get_running_loop()
         self._collecting = False
+        self._packing = True
         self._resting = False
         self._seen = 0  # changes, at the last look
         self._rested = 0  # changes, at the last rest
@@ -53,6 +57,7 @@ class Space:
     def begin_again(self) -> None:
         """The database was opened anew, and has the options that it has at first."""
         self._collecting = self._resting = False
+        self._packing = True
 
     def look(self) -> None:
         """See what is to be done. Raises whatever RocksDB does."""
@@ -67,6 +72,7 @@ class Space:
         elif self._store.figure("num-deletes-active-mem-table") >= DELETED:
             self._write_out()
         self._collect()
+        self._pack()
 
     def _note_changes(self) -> None:
         if self._store.changes != self._seen:
@@ -114,6 +120,13 @@ class Space:
                 "blob_garbage_collection_force_threshold": "1.0",
             })  # fmt: skip
             self._collecting = False
+
+    def _pack(self) -> None:
+        """Switch compression on or off."""
+        wanted = self._store.packing.is_worth_it() or self._collecting
+        if wanted != self._packing:
+            self._store.steer({"blob_compression_type": "kZSTD" if wanted else "kNoCompression"})
+            self._packing = wanted
 
 
 def _is_beyond(dead: int, size: int, share: float, least: int) -> bool:

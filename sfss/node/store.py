@@ -29,9 +29,12 @@ from sfss.errors import ConfigError, OutOfSpace
 from sfss.node import engine, entries, opening
 from sfss.node.engine import KIB, MIB
 from sfss.node.entries import BODY, HEAD, Head, Item, Stored
-from sfss.node.memory import UNKNOWN, Entry, Found, Memory
+from sfss.node.memory import UNKNOWN, Entry, Found, Memory, Unknown
+from sfss.node.packing import Packing
 
 log = logging.getLogger("sfss.node")
+
+Put = tuple[bytes, int, bytes, bytes | memoryview, Head | None]  # see ``Store.put_all``
 
 LOOK_EVERY = 8  # changes between looks whether RocksDB is behind, while it isn't
 HEADS = 256 * KIB  # of heads that one step of a walk may hold at a time ...
@@ -69,12 +72,14 @@ class Store:
         self.directory = directory
         self.clock = clock
         self.memory = Memory(cache // OWN_SHARE)
+        self.packing = Packing()
         self.read_errors = 0
         self.write_errors = 0
         self.changes = 0  # that were written, since the start
         self.flushes = 0  # times that everything was removed, and there was something
         self.unsynced = False  # whether something was written since the last sync began
         self._crowded = False  # when that was last looked at
+        self._look_after = 0  # so many changes it is looked at again, at the latest
         self._failing = False  # whether the last write failed
         self._suspect = False  # whether the write-ahead log may have lost what a failed sync was to make durable
         self._due_from = entries.EXPIRY  # nothing is listed as expiring before this key, but what can't be removed
@@ -146,6 +151,14 @@ class Store:
                 memory.note_absent(key)
         return missing
 
+    def at_hand(self, key: bytes) -> Found | Unknown:
+        """The entry, as far as it is known without the disk, or what has failed its read; else UNKNOWN."""
+        found = self.memory.find(key)
+        if found is UNKNOWN and not self._db.key_may_exist(key):
+            self.memory.note_absent(key)
+            return None
+        return found
+
     def read(self, keys: list[bytes]) -> list[Found]:
         """What lies under these keys, each with its own failure. Runs in any thread; the GIL is free meanwhile."""
         try:
@@ -164,8 +177,9 @@ class Store:
 
         Not after a change that failed: the next one shall fail too, or find that there is room again.
         """
-        if self.changes % LOOK_EVERY == 0 or self._crowded:
+        if self._crowded or self.changes % LOOK_EVERY == 0 or self.changes > self._look_after:
             self._crowded = self._is_crowded()
+            self._look_after = self.changes + LOOK_EVERY
         return self._crowded and not self._failing
 
     def _is_crowded(self) -> bool:
@@ -175,6 +189,11 @@ class Store:
         )
 
     # --- reading ---
+
+    @property
+    def awaits_flush(self) -> bool:
+        """Whether a delayed flush_all is to be carried out some time: any command looks, then, if it is due."""
+        return bool(self._flush_at)
 
     def get(self, key: bytes) -> Item | None:
         """The item, read in one go; None if there is none, or no more."""
@@ -314,7 +333,21 @@ class Store:
                 self.remove(key, old)
             return
         head = Head(flags, expiry, self._next_cas(now), int(now * 1e6), len(data), entries.header_of(data), marks)
-        self._keep(key, head, data, old)
+        self._keep([(key, head, data, old)])
+
+    def put_all(self, puts: Sequence[Put]) -> None:
+        """Keep all of these, which never expire, in one change: all or none.
+
+        Of each: the key, which is no other's; flags; the record's prefix and header (``entries.header_of``); the value;
+        and what lies under the key now, which never expires either.
+        """
+        if puts:
+            now = self.clock()
+            time = int(now * 1e6)
+            self._keep([
+                (key, Head(flags, 0, self._next_cas(now), time, len(data), header), data, old)
+                for key, flags, header, data, old in puts
+            ])  # fmt: skip
 
     def amend(
         self, key: bytes, old: Head, *, expiry: int | None = None, marks: int | None = None, bump: bool = False
@@ -335,7 +368,7 @@ class Store:
             cas=self._next_cas(self.clock()) if bump else old.cas,
         )
         if head != old:
-            self._keep(key, head, item.data, old)
+            self._keep([(key, head, item.data, old)])
 
     def touch(self, key: bytes, expiry: int) -> Item | None:
         """Give the item another ``expiry`` and return it as it was; None if there is none.
@@ -383,25 +416,36 @@ class Store:
         self._last_cas = max(self._last_cas + 1, int(now * 1e6))
         return self._last_cas
 
-    def _keep(self, key: bytes, head: Head, data: bytes | memoryview, old: Head | None) -> None:
+    def _keep(self, puts: Sequence[tuple[bytes, Head, bytes | memoryview, Head | None]]) -> None:
+        """Keys, heads, values, and what is there now; of each key one."""
         batch = WriteBatch(raw_mode=True)
-        head_entry, body_entry = entries.head_entry(head), entries.body_entry(head, data)
-        batch.put(HEAD + key, head_entry)
-        if old is not None and old.expiry not in (0, head.expiry):
-            batch.delete(entries.expiry_key(old.expiry, key))
-        if head.expiry:
-            listed = entries.expiry_key(head.expiry, key)
-            batch.put(listed, entries.packed(head.size))
-            self._due_from = min(self._due_from, listed)
-        bound = self._cas_bound
+        items, size, bound = self.items, self.bytes, self._cas_bound
+        heads: Stored = []
+        bodies: Stored = []
+        for key, head, data, old in puts:
+            heads.append((HEAD + key, entries.head_entry(head)))
+            bodies.append((BODY + key, entries.body_entry(head, data)))
+            batch.put(*heads[-1])
+            if head.size >= engine.MIN_BLOB:
+                self.packing.saw(data)
+            if old is not None and old.expiry not in (0, head.expiry):
+                batch.delete(entries.expiry_key(old.expiry, key))
+            if head.expiry:
+                listed = entries.expiry_key(head.expiry, key)
+                batch.put(listed, entries.packed(head.size))
+                self._due_from = min(self._due_from, listed)
+            if old is None:
+                items += 1
+            else:
+                size -= old.size
+            size += head.size
         if head.cas + CAS_LEASE // 2 > bound:  # raised while half a lease is left
             bound = head.cas + CAS_LEASE
             batch.put(entries.CAS, entries.packed(bound))
-        items, size = (self.items + 1, self.bytes) if old is None else (self.items, self.bytes - old.size)
-        self._write(batch, items, size + head.size, (BODY + key, body_entry))
+        self._write(batch, items, size, bodies)
         self._cas_bound = bound
-        self.memory.wrote(HEAD + key, head_entry)
-        self.memory.wrote(BODY + key, body_entry)
+        for entry in (*heads, *bodies):
+            self.memory.wrote(*entry)
 
     def _delete(self, batch: WriteBatch, key: bytes, expiry: int) -> None:
         batch.delete(HEAD + key)
@@ -413,11 +457,11 @@ class Store:
         self.memory.wrote(HEAD + key, None)
         self.memory.wrote(BODY + key, None)
 
-    def _write(self, batch: WriteBatch, items: int, size: int, body: tuple[bytes, bytes] | None = None) -> None:
-        """Carry out the batch, with new totals, and a ``body`` under its key: last, or what follows would move it."""
+    def _write(self, batch: WriteBatch, items: int, size: int, bodies: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """Carry out the batch, with new totals, and ``bodies``: last, or what follows would move them."""
         batch.put(entries.TOTALS, entries.totals(items, size))
-        if body is not None:
-            batch.put(*body)
+        for key, entry in bodies:
+            batch.put(key, entry)
         try:
             self._db.write(batch)
         except Exception as error:
@@ -428,7 +472,7 @@ class Store:
             self._raise_if_full(error)
             raise
         self.items, self.bytes = items, size
-        self.changes += 1
+        self.changes += len(bodies) or 1
         self.unsynced = True
         self._failing = False
 

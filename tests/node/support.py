@@ -24,12 +24,12 @@ PATIENCE = 20.0  # seconds before a test gives up waiting
 STEADY = ("-o", "no_lru_maintainer,no_lru_crawler")
 
 CHILD = """
-import asyncio, logging, sys
+import logging, sys
 from pathlib import Path
-from sfss.node.server import NodeSettings, serve
+from sfss.node.server import NodeSettings, run
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 settings = NodeSettings(Path(sys.argv[1]), port=0, durability=sys.argv[2], stop_with_parent=True)
-asyncio.run(serve(settings))
+run(settings)
 """
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sfss.memcache import Request
 from sfss.node.commands import Commands
-from sfss.node.memory import UNKNOWN, Found, _Unknown
+from sfss.node.memory import UNKNOWN, Found, Unknown
 from sfss.node.server import Server
 from sfss.node.stats import Counters, Stats
 from sfss.node.store import Store
@@ -420,7 +420,7 @@ async def test_what_is_to_be_written_anew_is_read_by_a_thread_if_it_is_not_in_me
         seen: list[bytes] = []
         find = server.store.memory.find
 
-        def noted(key: bytes) -> Found | Literal[_Unknown.UNKNOWN]:
+        def noted(key: bytes) -> Found | Literal[Unknown.UNKNOWN]:
             found = find(key)
             if found is UNKNOWN:
                 seen.append(key)

@@ -188,7 +188,7 @@ async def test_reset_begins_events_at_nought_and_leaves_what_is(node: Server, mo
         await client.until_end(b"scan - + 1\r\n")
         with monkeypatch.context() as broken:
             broken.setattr(node.store, "get", refuse)
-            assert (await client.line(b"get a\r\n")).startswith(b"SERVER_ERROR")
+            assert (await client.line(b"gets a\r\n")).startswith(b"SERVER_ERROR")
         before = await told(client)
         assert await client.line(b"stats reset\r\n") == b"RESET"
         after = await told(client)

@@ -184,8 +184,10 @@ class Disk:
             case "unlink" | "unlinkat" | "rmdir":
                 self._name(call, {self._path(call.texts()[0]): None})
             case "accept" | "accept4":
+                self._sockets.pop(call.result, None)  # of a connection before, whose number it has got
+            case "getpeername":
                 if found := re.search(r"sin_port=htons\((\d+)\)", call.arguments):
-                    self._sockets[call.result] = (len(self.starts) - 1) * 65536 + int(found[1])
+                    self._sockets[int(call.word(0))] = (len(self.starts) - 1) * 65536 + int(found[1])
             case "sendto" | "sendmsg" | "write" | "writev":
                 self._sent(call)
             case "close":

@@ -15,13 +15,24 @@ from sfss.node.engine import KIB
 from tests.node.support import CHILD, PATIENCE
 from tests.servers import wait_for
 
+# uvloop doesn't ask who it is when it accepts a connection. So that a trace tells, this asks at once, before anything
+# is sent: it puts itself before what a node does with a new connection.
+ASKING = """
+from sfss.node.connection import Connection
+made = Connection.connection_made
+def ask(self, transport):
+    transport.get_extra_info("socket").getpeername()
+    made(self, transport)
+Connection.connection_made = ask
+"""
+
 TABLES = 256 * KIB  # of memory before a table is written, and of blob files
 
 
 def program(tables: int) -> str:
     """What a node runs whose memtables and blob files have so many bytes; 0 for as many as ever."""
     small = f"from sfss.node import engine\nengine.WRITE_BUFFER = engine.BLOB_FILE = {tables}\n"
-    return small + CHILD if tables else CHILD
+    return (small if tables else "") + ASKING + CHILD
 
 
 class Node:

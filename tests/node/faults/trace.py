@@ -18,7 +18,7 @@ CALLS = (
     "open,openat,creat,close,dup,dup2,dup3,fcntl,lseek,write,pwrite64,writev,pwritev,pwritev2,ftruncate,truncate,"
     "fallocate,fsync,fdatasync,sync,syncfs,msync,sync_file_range,rename,renameat,renameat2,unlink,unlinkat,mkdir,"
     "mkdirat,rmdir,link,linkat,symlink,symlinkat,mmap,copy_file_range,sendfile,splice,io_uring_setup,accept,accept4,"
-    "sendto,sendmsg"
+    "getpeername,sendto,sendmsg"
 )
 NEVER = 2**62  # when a call ends that hadn't ended when its process was killed
 

@@ -17,7 +17,7 @@ from typing import Literal
 from sfss import memcache
 from sfss.memcache import MAX_KEY, MAX_KEYS_LINE, NOREPLY, STORAGE, Refusal, ReplyParser, Request, RequestParser
 from sfss.node.commands import Commands, waits
-from sfss.node.memory import UNKNOWN, Found, _Unknown
+from sfss.node.memory import UNKNOWN, Found, Unknown
 from sfss.node.replies import END, Pieces
 from sfss.node.stats import Counters, Stats
 from sfss.node.store import LEAST_CACHE, Store
@@ -70,7 +70,7 @@ class Bench:
         self._unforeseen: list[bytes] = []  # entries that were read and hadn't been said to be needed
         find = self.store.memory.find
 
-        def noted(key: bytes) -> Found | Literal[_Unknown.UNKNOWN]:
+        def noted(key: bytes) -> Found | Literal[Unknown.UNKNOWN]:
             found = find(key)
             if found is UNKNOWN:
                 self._unforeseen.append(key)
