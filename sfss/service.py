@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 import sfss
-from sfss import config, stopping
+from sfss import config, eventloop, stopping
 from sfss.config import Server, Settings
 from sfss.errors import ConfigError
 from sfss.supervisor import DataLock, EmbeddedNodes
@@ -32,7 +32,7 @@ def run(settings: Settings, read_again: Callable[[], Settings]) -> None:
     """Serve until SIGTERM or SIGINT; on SIGHUP take over what ``read_again`` gives. Raises ConfigError."""
     tls_context(settings)  # what is wrong with it should be said before anything starts
     try:
-        asyncio.run(_serve(settings, read_again))
+        eventloop.run(_serve(settings, read_again))
     finally:
         stopping.told_enough()
 

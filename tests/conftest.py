@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from sfss import config
+from sfss import config, eventloop
 from sfss.web.app import QUICK, SERVER_OPTIONS, create_app
 from sfss.web.connection import maker
 from sfss.web.connections import Door
@@ -22,6 +23,11 @@ Nodes = list[str]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run slow campaigns in their long form")
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """What is served in a test's own loop runs on the loop that it has when it is served."""
+    return {"uvloop": eventloop.new}
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 GROUND = ("sfss.errors", "sfss.config", "sfss.prefixes", "sfss.policies", "sfss.paths", "sfss.record", "sfss.manifest",
-          "sfss.memcache", "sfss.scan", "sfss.listing", "sfss.spool", "sfss.told", "sfss.upload_state")  # fmt: skip
+          "sfss.memcache", "sfss.scan", "sfss.listing", "sfss.spool", "sfss.told", "sfss.eventloop",
+          "sfss.upload_state")  # fmt: skip
 UPLOADS = ("sfss.uploads", "sfss.upload_going", "sfss.upload_hash", "sfss.upload_hold", "sfss.upload_locks")
 
 
@@ -95,6 +96,7 @@ BORDERS = {
     "python_multipart": ("sfss.web.forms",),
     "rocksdict": ("sfss.node.engine", "sfss.node.store", "sfss.node.look"),
     "uhashring": ("sfss.cluster.ring",),
+    "uvloop": ("sfss.eventloop",),
 }
 
 # What lives long, and who may make it.

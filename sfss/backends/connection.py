@@ -38,7 +38,7 @@ log = logging.getLogger("sfss.backends")
 
 MAX_IN_FLIGHT = 4096  # requests not yet answered; further ones wait their turn
 MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024  # of those requests; bounds what a node that stalls can cost the front
-BATCH = 256 * 1024  # bytes that are joined to leave at once; more would be held twice, and three times by asyncio
+BATCH = 32 * 1024  # bytes of data after which what leaves together leaves: the node is to work while the front does
 
 _LINGER_NONE = struct.pack("ii", 1, 0)
 _LOOKS = 50  # at most so many looks for late requests in the time of one time-out: each goes over all that are pending
@@ -121,7 +121,7 @@ class Connection(asyncio.Protocol):
         """End the connection now; everything in flight fails with a ``failure`` that says ``why``."""
         if self.why is None:
             self._failure, self.why = failure, why
-        if self._transport is not None:
+        if self._transport is not None and not self.lost.done():
             with contextlib.suppress(OSError):
                 sock = cast(socket.socket, self._transport.get_extra_info("socket"))
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)

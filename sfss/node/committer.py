@@ -3,6 +3,11 @@
 One sync runs at a time, in a thread of its own; all that is written meanwhile, on whatever connection, is covered by
 the next one. Syncs are numbered; a reply that waits has a *ticket*, the number of its sync. If that fails, the reply
 becomes ``SERVER_ERROR``.
+
+Where the disk is quick, as one with a cache that survives a power failure is, the sync is done on the loop itself: to
+switch to another thread and back takes as long, and twice as much of the processor. Readers wait for it, a millisecond
+at the most. A sync that takes longer is the last one there for a second, and for twice as long each time it happens
+again: so a slow disk is tried once a minute, and holds up nobody but those who write.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -20,6 +26,10 @@ from sfss.node.stats import Stats
 from sfss.node.store import Store
 
 log = logging.getLogger("sfss.node")
+
+
+QUICK = 0.001  # seconds that a sync may take on the loop
+PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds for which none is tried there, after one that was slow; then twice as long
 
 
 class Waiting(Protocol):
@@ -43,6 +53,9 @@ class Committer:
         self._durable = durable
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "sfss-sync")
+        self._functions = 0  # that wait for the thread, or run there
+        self._pause = PAUSE
+        self._here_from = self._loop.time() + PAUSE  # from then on syncs are tried on the loop
         self._next = 1
         self._running = False
         self._scheduled = False
@@ -70,7 +83,18 @@ class Committer:
 
     async def run(self, function: Callable[[], None]) -> None:
         """Run ``function`` where the syncs run, behind them."""
-        await self._loop.run_in_executor(self._thread, function)
+        self._functions += 1
+        job = self._thread.submit(function)
+        job.add_done_callback(self._has_run)
+        await asyncio.wrap_future(job)
+
+    def _has_run(self, _job: object) -> None:
+        """In the thread, however whoever asked for it has fared."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._one_less)
+
+    def _one_less(self) -> None:
+        self._functions -= 1
 
     def run_and_wait(self, function: Callable[[], None]) -> None:
         """The same, and nothing else is done meanwhile by anybody. Raises what it raises."""
@@ -92,17 +116,34 @@ class Committer:
         self._next += 1
         self._covered, self._waiting = self._waiting, []
         self._store.unsynced = False
-        self._thread.submit(self._sync)
+        if self._functions or self._loop.time() < self._here_from:
+            self._thread.submit(self._sync_there)
+        else:
+            self._sync_here()
 
-    def _sync(self) -> None:
+    def _sync_there(self) -> None:
         """In the thread. The loop is told without a future of its own, which would cost it more than the fsync does."""
-        error: BaseException | None = None
-        try:
-            self._store.sync()
-        except BaseException as caught:  # noqa: BLE001  (logged, counted, and told to clients)
-            error = caught
+        error = self._sync()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._end, error)
+
+    def _sync_here(self) -> None:
+        """On the loop, while the disk is quick; if it proves not to be, not again for a while."""
+        began = time.perf_counter()
+        error = self._sync()
+        if error is None and time.perf_counter() - began <= QUICK:
+            self._pause = PAUSE
+        else:
+            self._here_from = self._loop.time() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._end(error)
+
+    def _sync(self) -> BaseException | None:
+        try:
+            self._store.sync()
+        except BaseException as error:  # noqa: BLE001  (logged, counted, and told to clients)
+            return error
+        return None
 
     def _end(self, error: BaseException | None) -> None:
         self._running = False

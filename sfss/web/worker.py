@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 
-from sfss import config, stopping
+from sfss import config, eventloop, stopping
 from sfss.config import Settings
 from sfss.errors import ConfigError
 from sfss.web.app import serve
@@ -33,7 +33,7 @@ def main() -> int:
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a client's broken form is the client's matter
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the service, which tells what came of it
     try:
-        asyncio.run(_serve(socket.socket(fileno=sock), Tally(memory, number - 1)))
+        eventloop.run(_serve(socket.socket(fileno=sock), Tally(memory, number - 1)))
     except ConfigError as error:
         os.write(1, " ".join(str(error).split("\n")).encode() + b"\n")
         return 2

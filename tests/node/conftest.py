@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from sfss.node.engine import MIB
 from sfss.node.server import Server
 from tests.node.support import STEADY, running
 from tests.servers import memcached
-
-
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """A node in a test's own loop runs on the loop that one in a process of its own has."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="module")
