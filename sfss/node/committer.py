@@ -5,9 +5,9 @@ the next one. Syncs are numbered; a reply that waits has a *ticket*, the number 
 becomes ``SERVER_ERROR``.
 
 Where the disk is quick, as one with a cache that survives a power failure is, the sync is done on the loop itself: to
-switch to another thread and back takes as long, and twice as much of the processor. Readers wait for it, a millisecond
-at the most. A sync that takes longer is the last one there for a second, and for twice as long each time it happens
-again: so a slow disk is tried once a minute, and holds up nobody but those who write.
+switch to another thread and back takes as long, and more of the processor. Readers wait for it. When syncs get slow, or
+one is very slow, they are left to the thread for a second, and twice as long each time that happens again: so a slow
+disk is tried once a minute, and holds up nobody but those who write.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from sfss.node.store import Store
 log = logging.getLogger("sfss.node")
 
 
-QUICK = 0.001  # seconds that a sync may take on the loop
+QUICK = 0.002  # seconds that syncs on the loop may take, on average ...
+GAIN = 1 / 16  # ... in which the last one counts for so much: one of 30 ms is enough
 PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds for which none is tried there, after one that was slow; then twice as long
 
 
@@ -54,6 +55,7 @@ class Committer:
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "sfss-sync")
         self._functions = 0  # that wait for the thread, or run there
+        self._mean = 0.0  # seconds that those on the loop took of late
         self._pause = PAUSE
         self._here_from = self._loop.time() + PAUSE  # from then on syncs are tried on the loop
         self._next = 1
@@ -131,11 +133,13 @@ class Committer:
         """On the loop, while the disk is quick; if it proves not to be, not again for a while."""
         began = time.perf_counter()
         error = self._sync()
-        if error is None and time.perf_counter() - began <= QUICK:
-            self._pause = PAUSE
-        else:
+        self._mean += GAIN * (time.perf_counter() - began - self._mean)
+        if error is not None or self._mean > QUICK:
+            self._mean = QUICK / 2  # of which the next one says more
             self._here_from = self._loop.time() + self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        elif self._mean < QUICK / 4:
+            self._pause = PAUSE
         self._end(error)
 
     def _sync(self) -> BaseException | None:

@@ -19,7 +19,7 @@ from sfss.files import SMALL, File, Files, Info
 from sfss.web import answers, content_types, heads, problems
 from sfss.web.answers import NOTHING
 from sfss.web.files import condition, meta_given
-from sfss.web.heads import Head
+from sfss.web.heads import Fields, Head
 from sfss.web.inflight import InFlight
 from sfss.web.tally import Tally
 from sfss.web.urls import location
@@ -68,12 +68,10 @@ class Quick:
             if head.method == b"GET":
                 self._files.open_soon(path, functools.partial(self._opened, head, asker))
             else:
-                headers = head.fields.headers
+                type, meta = _said_of_body(head.fields)
                 self._files.put_soon(
                     path, body, functools.partial(self._stored, head.method, asker),
-                    type=content_types.given(headers.get("Content-Type")),
-                    meta=meta_given(headers),
-                    condition=condition(head.asked.preconditions),
+                    type=type, meta=meta, condition=condition(head.asked.preconditions),
                 )  # fmt: skip
         except SfssError as error:
             self._fail(error, asker)
@@ -134,3 +132,9 @@ class Quick:
     def _done(self, status: int) -> None:
         self._tally.responded(status)
         self._in_flight.end()
+
+
+@functools.lru_cache(256)  # as ``heads`` has the fields themselves: clients send the same again
+def _said_of_body(fields: Fields) -> tuple[str | None, dict[str, str]]:
+    """The content type and the metadata that come with a body. Raises BadRequest."""
+    return content_types.given(fields.headers.get("Content-Type")), meta_given(fields.headers)
