@@ -13,6 +13,7 @@ from sfss.web import content_types
 from sfss.web.conditional import PRECONDITIONS, Outcome, Validators, byte_range, evaluate, http_date
 from sfss.web.headers import combined
 
+SERVER = "sfss"  # short, for proxies keep it with each file; and of no use to who looks for holes
 # What a user uploads must never run as a page of this origin, whatever its type says.
 HARMLESS = {"Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
 

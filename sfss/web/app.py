@@ -25,6 +25,7 @@ from sfss.policies import Policies, Rules
 from sfss.record import MAX_OVERHEAD
 from sfss.uploads import Uploads
 from sfss.web import problems
+from sfss.web.answers import SERVER
 from sfss.web.connection import maker
 from sfss.web.connections import BACKLOG, Door, allowed
 from sfss.web.files import FileHandlers, condition
@@ -127,6 +128,7 @@ def create_app(settings: Settings, tally: Tally | None = None) -> web.Applicatio
         await cluster.close()
 
     app.cleanup_ctx.append(connected)
+    app.on_response_prepare.append(_name_server)
     return app
 
 
@@ -254,6 +256,10 @@ def _add_uploads(app: web.Application, uploads: UploadHandlers) -> None:
     for url in (COLLECTION, f"{COLLECTION}/"):
         app.router.add_route("*", url, uploads.collection, expect_handler=_expect)
     app.router.add_route("*", ITEM, uploads.item, expect_handler=_expect)
+
+
+async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = SERVER
 
 
 async def _expect(_request: web.Request) -> None:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping
 
 import msgspec
-from aiohttp.http import SERVER_SOFTWARE
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from sfss.files import Info
@@ -155,4 +154,4 @@ def _of_file(info: Info) -> str:
 @functools.lru_cache(1)
 def _usual(now: int) -> str:
     """What stands in every answer."""
-    return f"Date: {http_date(now)}\r\nServer: {SERVER_SOFTWARE}\r\n"
+    return f"Date: {http_date(now)}\r\nServer: {answers.SERVER}\r\n"

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
+
+from sfss import eventloop
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that fronts have, and asyncio's own, which tells of timers that were left."""
+    return {"uvloop": eventloop.new, "asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture
@@ -16,6 +23,6 @@ async def nothing_leaks() -> AsyncIterator[None]:
     await asyncio.sleep(0)
     loop = asyncio.get_running_loop()
     assert asyncio.all_tasks() - {asyncio.current_task()} == set()
-    timers = [timer for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
+    timers = [timer for timer in getattr(loop, "_scheduled", ()) if not timer.cancelled()]  # uvloop doesn't tell
     assert not [timer for timer in timers if "sfss" in repr(timer)]
     gc.collect()  # an unclosed socket's ResourceWarning fails the test
