@@ -121,7 +121,7 @@ class Connection(asyncio.Protocol):
         """End the connection now; everything in flight fails with a ``failure`` that says ``why``."""
         if self.why is None:
             self._failure, self.why = failure, why
-        if self._transport is not None and not self.lost.done():
+        if self._transport is not None:
             with contextlib.suppress(OSError):
                 sock = cast(socket.socket, self._transport.get_extra_info("socket"))
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
@@ -150,6 +150,7 @@ class Connection(asyncio.Protocol):
         self.drop(NodeBroken, "the node hung up")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
         if self.why is None:
             self.why = f"the connection ended ({exc or 'the node hung up'})"
         if self._timer is not None:
