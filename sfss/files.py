@@ -342,6 +342,9 @@ class Files:
         return File(info, None, striped)
 
     def _tell_opened(self, path: str, tell: Tell[File], found: Record | SfssError | None) -> None:
+        if found is None:
+            tell(NotFound(path))
+            return
         if isinstance(found, SfssError):
             tell(found)
             return

@@ -25,9 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run slow campaigns in their long form")
 
 
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """What is served in a test's own loop runs on the loop that it has when it is served."""
-    return {"uvloop": eventloop.new}
+Loops = dict[str, Callable[[], asyncio.AbstractEventLoop]]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Loops:
+    """A front in a test's own loop runs on the loop that one in a process of its own has."""
+    serves = "start_front" in getattr(item, "fixturenames", ())
+    return {"uvloop": eventloop.new} if serves else {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ def _document(problem: Problem, detail: str, extensions: dict[str, object], head
         "type": f"urn:sfss:{problem.name}",
         "title": problem.title,
         "status": problem.status,
-        "detail": detail.encode(errors="replace").decode(),  # a path that isn't UTF-8 holds surrogates
+        "detail": detail if detail.isascii() else detail.encode(errors="replace").decode(),  # of surrogates, in a path
         **extensions,
     }
     headers["Content-Type"] = "application/problem+json"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
 from sfss import eventloop
+from tests.conftest import Loops
 
 
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+def pytest_asyncio_loop_factories() -> Loops:
     """The loop that fronts have, and asyncio's own, which tells of timers that were left."""
     return {"uvloop": eventloop.new, "asyncio": asyncio.new_event_loop}
 

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from sfss import eventloop
 from tests.cluster.support import QUICK, SAFE, Farm, started
+from tests.conftest import Loops
+
+
+def pytest_asyncio_loop_factories() -> Loops:
+    """A cluster, and its nodes, in a test's own loop run on the loop of processes that serve."""
+    return {"uvloop": eventloop.new}
 
 
 @pytest.fixture(params=[SAFE, QUICK], ids=["3 copies, 2 and 2", "2 copies, 1 and 1"])

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from sfss import eventloop
 from sfss.node.engine import MIB
 from sfss.node.server import Server
+from tests.conftest import Loops
 from tests.node.support import STEADY, running
 from tests.servers import memcached
+
+
+def pytest_asyncio_loop_factories() -> Loops:
+    """A node in a test's own loop runs on the loop of processes that serve."""
+    return {"uvloop": eventloop.new}
 
 
 @pytest.fixture(scope="module")
