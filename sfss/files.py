@@ -118,13 +118,14 @@ class Files:
             await self._cluster.put_right(paths.key_of(file.info.path))
             raise
 
+    def stat_soon(self, path: str, tell: Tell[Info]) -> None:
+        """Tell what ``stat`` would return, or raise; perhaps before this returns. Raises BadPath."""
+        self._cluster.head_soon(paths.checked_key(path), functools.partial(self._tell_known, path, tell))
+
     async def stat(self, path: str) -> Info:
         """What is known of the file at a path, without reading it where that can be. Raises as ``open`` does."""
         paths.check(path)
-        header = await self._cluster.head(paths.key_of(path))
-        if header is None or not _is_file(path, header):
-            raise NotFound(path)
-        return _info(path, header)
+        return _known(path, await self._cluster.head(paths.key_of(path)))
 
     async def put(
         self,
@@ -327,6 +328,16 @@ class Files:
         return self._background.status() if self._background is not None else {}
 
     # --- within ---
+
+    def _tell_known(self, path: str, tell: Tell[Info], header: Header | SfssError | None) -> None:
+        if header is None or isinstance(header, SfssError):
+            tell(NotFound(path) if header is None else header)
+            return
+        try:
+            info: Info | SfssError = _known(path, header)
+        except SfssError as error:
+            info = error
+        tell(info)
 
     def _opened(self, path: str, found: Record | None) -> File:
         if found is None or (
@@ -541,6 +552,12 @@ def _is_file(path: str, header: Header) -> bool:
     if header.kind not in (Kind.FILE, Kind.MANIFEST):
         raise Damaged(f"what lies at '{path}' is a {header.kind.name.lower()}, which this version can't read")
     return True
+
+
+def _known(path: str, header: Header | None) -> Info:
+    if header is None or not _is_file(path, header):
+        raise NotFound(path)
+    return _info(path, header)
 
 
 def _info(path: str, header: Header) -> Info:

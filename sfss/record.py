@@ -169,6 +169,12 @@ def decode(data: bytes) -> Record:
     return Record(header, payload)
 
 
+def decode_head(data: bytes) -> Header:
+    """``decode_header``, of a record's ``bytes``, without where it ends: in half the time. Raises Damaged."""
+    end = PREFIX_SIZE + (data[6] << 8 | data[7]) if len(data) >= PREFIX_SIZE else 0
+    return _decode_checked(data, data[PREFIX_SIZE:end]) or decode_header(data)[0]
+
+
 def _decode_checked(data: bytes, packed: bytes) -> Header | None:
     """The header that is ``packed`` behind the prefix, if it is sound: in half the time of ``decode_header``."""
     if data.startswith(_START) and xxhash.xxh3_64_digest(data[:_CHECKED] + packed) == data[_CHECKED:PREFIX_SIZE]:

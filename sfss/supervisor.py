@@ -199,6 +199,6 @@ async def _pid_at(address: Address) -> int | None:
                         return int(line.split()[2])
             finally:
                 writer.close()
-    except (OSError, TimeoutError, ValueError):
+    except (OSError, TimeoutError, ValueError, RuntimeError):  # the last: uvloop's, if who answered has hung up
         pass
     return None

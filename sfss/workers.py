@@ -9,6 +9,7 @@ others are taken over, and says on its standard output that it serves, or why it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -70,7 +71,8 @@ class _Worker(Child):
         self._settings = settings
         if self.process is not None and self.process.returncode is None:
             assert self.process.stdin is not None
-            self.process.stdin.write(config.encode(settings) + b"\n")
+            with contextlib.suppress(RuntimeError):  # uvloop's: it has just ended, and is started with them
+                self.process.stdin.write(config.encode(settings) + b"\n")
 
     async def spawn(self) -> None:
         command = (

@@ -34,7 +34,13 @@ class Statistics:
                 return await self._ask()
         except TimeoutError:
             raise NodeTimeout(node, f"no STATS within {self._timeout:g} s") from None
-        except (ClientException, ValueError, ConnectionResetError, BrokenPipeError) as error:
+        except (
+            ClientException,
+            ValueError,
+            ConnectionResetError,
+            BrokenPipeError,
+            RuntimeError,
+        ) as error:  # the last: uvloop's
             raise NodeBroken(node, f"STATS can't be read: {error}") from None
         except OSError as error:
             raise NodeAway(node, f"can't be connected to: {error.strerror or error}") from None

@@ -59,7 +59,7 @@ class Cluster:
         self._clock = Clock(lambda: self._nodes)
         self._tombstone_ttl = tombstone_ttl
         self._parting: dict[asyncio.Task[None], Backend] = {}
-        self._writing = Tasks()
+        self._writing, self._looking = Tasks(), Tasks()
 
     async def start(self) -> None:
         """Connect to every node, or begin to try."""
@@ -68,6 +68,7 @@ class Cluster:
     async def close(self) -> None:
         """Disconnect from every node."""
         await self._writing.close()
+        await self._looking.close()
         await self._copies.close()
         parting = dict(self._parting)
         for task in parting:
@@ -132,6 +133,14 @@ class Cluster:
             return None if data is None else _checked_header(node, data)
         found = await self._copies.find(key, place, whole=False)
         return None if found is None else found[0]
+
+    def head_soon(self, key: bytes, tell: Tell[Header | None]) -> None:
+        """Tell what ``head`` would return, or raise; perhaps before this returns."""
+        place = self._topology.place(key)
+        if (node := place.only) is not None:
+            node.head_soon(key, functools.partial(_tell_checked_header, node, tell))
+        else:
+            self._looking.run(self.head(key), tell)
 
     async def put_right(self, key: bytes) -> None:
         """Bring the newest version to all owners, as far as that can be: what was read has proved to be old."""
@@ -304,6 +313,17 @@ def _tell_checked(node: Backend, tell: Tell[Record | None], data: bytes | SfssEr
         return
     try:
         found: Record | SfssError = record.decode(data)
+    except Damaged as error:
+        found = _on(node, error)
+    tell(found)
+
+
+def _tell_checked_header(node: Backend, tell: Tell[Header | None], data: bytes | SfssError | None) -> None:
+    if data is None or isinstance(data, SfssError):
+        tell(data)
+        return
+    try:
+        found: Header | SfssError = record.decode_head(data)
     except Damaged as error:
         found = _on(node, error)
     tell(found)

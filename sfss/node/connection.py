@@ -362,7 +362,7 @@ class Connection(asyncio.BufferedProtocol):
         self._ready_bytes += len(reply)
 
     def _send(self) -> None:
-        if not self._ready or self._lost:
+        if not self._ready or self._lost or self._transport.is_closing():
             return
         self._server.stats.counters.bytes_written += self._ready_bytes
         output = self._ready[0] if len(self._ready) == 1 else b"".join(self._ready)

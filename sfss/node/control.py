@@ -74,7 +74,8 @@ class Control:
         assert task is not None
         self._clients.add(task)
         try:
-            with contextlib.suppress(ConnectionError, ValueError, asyncio.CancelledError):  # a line that is too long
+            # ValueError: a line that is too long; RuntimeError is uvloop's, if who asked has gone.
+            with contextlib.suppress(ConnectionError, ValueError, RuntimeError, asyncio.CancelledError):
                 if await reader.readline() == b"checkpoint\n":
                     async with self._one_at_a_time:
                         await self._checkpoint(reader, writer)

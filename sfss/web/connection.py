@@ -92,7 +92,7 @@ class Connection(web.RequestHandler):
         """``Asker``'s."""
         self._taken = None
         transport = self.transport
-        if transport is not None:  # the client is still there
+        if transport is not None and not transport.is_closing():  # the client is still there
             if len(body) <= _JOINED:
                 transport.write(b"".join((head, body)))
             else:
@@ -124,7 +124,11 @@ class Connection(web.RequestHandler):
                 pass
         finally:
             self._going_on = False
-        if (len(self._rest) > _WAITING) != self._full and self.transport is not None:
+        if (
+            (len(self._rest) > _WAITING) != self._full
+            and self.transport is not None
+            and not self.transport.is_closing()
+        ):
             self._full = not self._full
             if self._full:
                 self.transport.pause_reading()

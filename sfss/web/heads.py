@@ -29,7 +29,8 @@ _LINE = re.compile(rf"([A-Z]{{3,7}}) (/[{_URL}]*)(?:\?(?:path=({PLAIN}+)|([{_URL
 _VISIBLE = r"[^\x00-\x20\x7f]"
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*"
                     rf"((?:{_VISIBLE}(?:[^\x00-\x08\x0a-\x1f\x7f]*{_VISIBLE})?)?)[ \t]*")  # fmt: skip
-_NONE_MATCH = re.compile(rb'\r\nIf-None-Match: ("[!#-~]*")(?=\r\n)')
+_NONE_MATCH = b"\r\nIf-None-Match: "
+_TAG = re.compile(rb'"[!#-~]*"')
 _LENGTH = re.compile(r"[0-9]{1,15}")
 # What says that more is to be thought of than this module knows; Connection is looked at.
 _NOT_SIMPLE = ("Transfer-Encoding", "Upgrade", "Trailer", "HTTP2-Settings")
@@ -89,8 +90,11 @@ def parse(data: bytes, end: int) -> Head | None:
         return None
     lines, none_match = data[line.end() - 2 : end + 2], None
     # Of what a client sends with each request this alone is another for each file.
-    if b"-None-Match: " in lines and (tag := _NONE_MATCH.search(lines)) is not None:
-        lines, none_match = lines[: tag.start()] + lines[tag.end() :], tag[1].decode()
+    if (at := lines.find(_NONE_MATCH)) >= 0:
+        behind = lines.index(b"\r\n", at + 2)
+        if _TAG.fullmatch(lines, at + len(_NONE_MATCH), behind):
+            none_match = lines[at + len(_NONE_MATCH) : behind].decode()
+            lines = lines[:at] + lines[behind:]
     fields = _fields(lines)
     if fields is None or (none_match is not None and "If-None-Match" in fields.headers):
         return None

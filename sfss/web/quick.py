@@ -65,7 +65,9 @@ class Quick:
         self.taken += 1
         try:
             path = head.path
-            if head.method == b"GET":
+            if head.method == b"GET" and head.none_match is not None and head.fields.asked is NOTHING:
+                self._files.stat_soon(path, functools.partial(self._known, head, asker))
+            elif head.method == b"GET":
                 self._files.open_soon(path, functools.partial(self._opened, head, asker))
             else:
                 type, meta = _said_of_body(head.fields)
@@ -88,6 +90,16 @@ class Quick:
             headers["Location"] = location(info.path)
         self._finish(201 if method == b"POST" else 200, headers, b"", asker)
 
+    def _known(self, head: Head, asker: Asker, info: Info | SfssError) -> None:
+        """Answer a GET of who has the file already, if it is still the one; without reading it, where that can be."""
+        if isinstance(info, SfssError):
+            self._fail(info, asker)
+        elif head.none_match != answers.etag(info) or self._in_flight.stopping:
+            self._files.open_soon(info.path, functools.partial(self._opened, head, asker))
+        else:
+            self._done(304)
+            asker.answer(heads.not_modified(info), _NO_CONTENT, last=False)
+
     def _opened(self, head: Head, asker: Asker, file: File | SfssError) -> None:
         """Answer a GET."""
         try:
@@ -96,7 +108,7 @@ class Quick:
             elif file.content is None:
                 self._in_flight.end()
                 asker.leave(file)
-            elif not self._answer_usual(head, file.info, file.content, asker):
+            elif not self._answer_whole(head, file.info, file.content, asker):
                 status, headers, start, stop = answers.to_get(file.info, head.asked)
                 self._finish(status, headers, None if status == 304 else file.content[start:stop], asker)
         except SfssError as error:
@@ -104,17 +116,12 @@ class Quick:
         except Exception:  # noqa: BLE001  as above
             self._finish(*problems.bug(f"GET of {head.path}"), asker)
 
-    def _answer_usual(self, head: Head, info: Info, content: memoryview, asker: Asker) -> bool:
-        """Answer as most GETs are answered: with the whole file, or that it is the one whose ETag was sent."""
-        if head.fields.asked is not NOTHING or self._in_flight.stopping:
+    def _answer_whole(self, head: Head, info: Info, content: memoryview, asker: Asker) -> bool:
+        """Answer as most GETs are answered: with the whole file."""
+        if head.fields.asked is not NOTHING or head.none_match is not None or info.meta or self._in_flight.stopping:
             return False
-        if head.none_match is None and not info.meta:
-            status, answer = 200, heads.whole_file(info)
-        elif head.none_match == answers.etag(info):
-            status, answer, content = 304, heads.not_modified(info), _NO_CONTENT
-        else:
-            return False
-        self._done(status)
+        answer = heads.whole_file(info)
+        self._done(200)
         asker.answer(answer, content, last=False)
         return True
 

@@ -55,7 +55,8 @@ class Rudeness:
 
     async def _guarded(self, way: Callable[[Input], Awaitable[None]], given: Input) -> None:
         try:
-            with contextlib.suppress(ConnectionError):  # the node hangs up on some
+            # The node hangs up on some; RuntimeError is uvloop's word for it.
+            with contextlib.suppress(ConnectionError, RuntimeError):
                 await asyncio.wait_for(way(given), PATIENCE)
         except Exception as error:
             error.add_note(f"{way.__name__}: {given!r}")
