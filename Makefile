@@ -4,14 +4,14 @@
 #   make test    install what the tests need, Debian's packages too, and run them   (make test ARGS="-k ring")
 #
 # and for those who change sfss: make lint, make format, make bench, make bench-node,
-# make bench-cluster, make bench-large, make bench-growth.
+# make bench-cluster, make bench-large, make bench-where, make bench-growth.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test lint format bench bench-node bench-cluster bench-large bench-growth clean
+.PHONY: run test lint format bench bench-node bench-cluster bench-large bench-where bench-growth clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/sfss $(ARGS)
@@ -45,6 +45,11 @@ bench-cluster: $(VENV)/.test
 bench-large: $(VENV)/.test
 	tests/install-servers nginx curl
 	$(BIN)/python -m benchmarks.large $(ARGS)
+
+bench-where: $(VENV)/.test
+	tests/install-servers nginx cc
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m benchmarks.where $(ARGS)
 
 bench-growth: $(VENV)/.test
 	tests/install-servers nginx wrk
