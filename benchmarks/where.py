@@ -32,11 +32,10 @@ RATE = 400  # samples a second
 
 # By the end of a function's or a file's name, as py-spy writes them: the first that fits counts.
 STEPS = (
-    ("select (selectors.py", None),  # waiting, mostly; what it costs goes to the others by their share
-    ("write (asyncio/selector_events.py", "system call: send to the client, or to the node"),
-    ("_read_ready__data_received (asyncio/selector_events.py", "system call: receive"),
-    ("(asyncio/", "asyncio: event loop, tasks, transports"),
-    ("(selectors.py", "asyncio: event loop, tasks, transports"),
+    # uvloop's own work, and what the kernel does for it, stands in the function that it was called from.
+    ("answer (sfss/web/connection.py", "send to the client"),
+    ("_flush (sfss/backends/connection.py", "send to the node"),
+    ("(asyncio/", "event loop, receiving"),
     ("(sfss/web/heads.py", "HTTP: read the request's head, write the answer's"),
     ("(sfss/web/", "HTTP: connection, request, conditions"),
     ("(aiohttp/", "aiohttp"),
@@ -130,14 +129,12 @@ def _shares(samples: str) -> Iterator[tuple[str, float]]:
     found: Counter[str] = Counter()
     for line in samples.splitlines():
         stack, _, times = line.rpartition(" ")
-        step = _step(stack.split(";")[-1].rpartition(":")[0])
-        if step is not None:
-            found[step] += int(times)
+        found[_step(stack.split(";")[-1].rpartition(":")[0])] += int(times)
     for name, count in found.most_common():
         yield name, count / found.total()
 
 
-def _step(function: str) -> str | None:
+def _step(function: str) -> str:
     for name, step in STEPS:
         if name in function:
             return step
