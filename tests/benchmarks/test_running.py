@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -68,4 +70,4 @@ def test_cpu_and_memory_are_those_of_a_process_and_all_that_it_started() -> None
             assert processes.resident([child.pid]) > processes.resident(found[1:]) / 2 > 2**20
         finally:
             for pid in reversed(processes.tree([child.pid])):
-                subprocess.run(["kill", str(pid)], check=False)
+                os.kill(pid, signal.SIGTERM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import subprocess
@@ -261,7 +262,7 @@ def test_a_process_that_is_killed_ends_the_bench(user: User, large_service: Serv
         folder = folder_of(child)
         reads(large_service, folder)
         victim, _ = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
-        subprocess.run(["kill", "-9", victim], check=True)
+        os.kill(int(victim), signal.SIGKILL)
         status, said = ended(child)
     assert status == FAILED
     assert f"a process of the bench has ended; what it wrote lies under {folder}/0/" in said
