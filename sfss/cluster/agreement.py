@@ -67,31 +67,23 @@ class _Reading:
         late = max(self._copies.latency(node).late for node in self._waiting)
         self._asked_at = loop.time()
         self._timer = loop.call_later(max(late, SHORTEST_HEDGE), self._too_late)
-        first.get_soon(self._key, functools.partial(self._hear_record, first))
+        first.get_soon(self._key, functools.partial(self._hear_from, first, True))
         for node in others:
-            node.head_soon(self._key, functools.partial(self._hear_header, node))
+            node.head_soon(self._key, functools.partial(self._hear_from, node, False))
 
-    def _hear_record(self, node: Backend, data: bytes | SfssError | None) -> None:
+    def _hear_from(self, node: Backend, whole: bool, data: bytes | SfssError | None) -> None:
+        """What it has: the record, of the one that was asked for it ``whole``, or at least its header."""
         if not self._waiting:
             return
         if data is None or isinstance(data, SfssError):
             self._leave_off()
             return
         try:
-            self._found = record.decode(data)
-        except Damaged:
-            self._leave_off()
-            return
-        self._hear(node, self._found.header)
-
-    def _hear_header(self, node: Backend, data: bytes | SfssError | None) -> None:
-        if not self._waiting:
-            return
-        if data is None or isinstance(data, SfssError):
-            self._leave_off()
-            return
-        try:
-            header = record.decode_header(data)[0]
+            if whole:
+                self._found = found = record.decode(data)
+                header = found.header
+            else:
+                header = record.decode_head(data)
         except Damaged:
             self._leave_off()
             return

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import enum
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -24,6 +24,8 @@ from sfss.cluster.topology import Place, Topology
 from sfss.errors import Damaged, NodeError, OutOfSpace, SfssError, Unavailable
 from sfss.record import Header, Record
 from sfss.told import Tasks, Tell, outcome
+
+T = TypeVar("T")
 
 _PARTING = 60.0  # seconds after which nothing is on its way any more to a node that was taken from the configuration
 
@@ -121,7 +123,7 @@ class Cluster:
         """Tell what ``get`` would return, or raise; perhaps before this returns."""
         place = self._topology.place(key)
         if (node := place.only) is not None:
-            node.get_soon(key, functools.partial(_tell_checked, node, tell))
+            node.get_soon(key, functools.partial(_tell_checked, node, record.decode, tell))
         else:
             self._copies.read_soon(key, place, tell)
 
@@ -138,7 +140,7 @@ class Cluster:
         """Tell what ``head`` would return, or raise; perhaps before this returns."""
         place = self._topology.place(key)
         if (node := place.only) is not None:
-            node.head_soon(key, functools.partial(_tell_checked_header, node, tell))
+            node.head_soon(key, functools.partial(_tell_checked, node, record.decode_head, tell))
         else:
             self._looking.run(self.head(key), tell)
 
@@ -307,23 +309,14 @@ async def _part_with(node: Backend) -> None:
     await node.close()
 
 
-def _tell_checked(node: Backend, tell: Tell[Record | None], data: bytes | SfssError | None) -> None:
+def _tell_checked(
+    node: Backend, decode: Callable[[bytes], T], tell: Tell[T | None], data: bytes | SfssError | None
+) -> None:
     if data is None or isinstance(data, SfssError):
         tell(data)
         return
     try:
-        found: Record | SfssError = record.decode(data)
-    except Damaged as error:
-        found = _on(node, error)
-    tell(found)
-
-
-def _tell_checked_header(node: Backend, tell: Tell[Header | None], data: bytes | SfssError | None) -> None:
-    if data is None or isinstance(data, SfssError):
-        tell(data)
-        return
-    try:
-        found: Header | SfssError = record.decode_head(data)
+        found: T | SfssError = decode(data)
     except Damaged as error:
         found = _on(node, error)
     tell(found)
