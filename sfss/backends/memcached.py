@@ -92,7 +92,7 @@ class MemcachedNode:
         self._keeper: asyncio.Task[None] | None = None
         self._statistics = Statistics(address, timeout)
         self._lists = Lists(address, connect_timeout=connect_timeout, timeout=timeout)
-        self._waiting = Tasks()  # reads for which there was no room at once
+        self._waiting = Tasks()  # what there was no room for at once
 
     @property
     def away(self) -> str | None:

@@ -34,13 +34,8 @@ class Statistics:
                 return await self._ask()
         except TimeoutError:
             raise NodeTimeout(node, f"no STATS within {self._timeout:g} s") from None
-        except (
-            ClientException,
-            ValueError,
-            ConnectionResetError,
-            BrokenPipeError,
-            RuntimeError,
-        ) as error:  # the last: uvloop's
+        # RuntimeError: uvloop's, for what is written to a connection that has ended.
+        except (ClientException, ValueError, ConnectionResetError, BrokenPipeError, RuntimeError) as error:
             raise NodeBroken(node, f"STATS can't be read: {error}") from None
         except OSError as error:
             raise NodeAway(node, f"can't be connected to: {error.strerror or error}") from None
