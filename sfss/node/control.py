@@ -56,7 +56,8 @@ class Control:
         try:
             self._listener = await asyncio.start_unix_server(self._serve, sock=_bound(self._directory), limit=LINE)
         except OSError as error:  # not every file system has sockets
-            log.warning("no control socket in %s, so no backup while this node serves: %s", self._directory, error)
+            log.warning("no control socket in %s, so no backup while this node serves: stop it for one, or move the"
+                        " data to a file system that has sockets: %s", self._directory, error)  # fmt: skip
 
     async def close(self) -> None:
         """Hang up on whoever is there."""

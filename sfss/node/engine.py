@@ -28,7 +28,6 @@ KIB, MIB = 1024, 1024 * 1024
 WRITE_BUFFER = 32 * MIB  # a memtable; when full it is written out as one table and one blob file
 MAX_TOTAL_WAL = 256 * MIB  # what a start after a crash may have to replay: a second or two
 MAX_OPEN_FILES = 1000  # of RocksDB; the rest of a usual limit is for connections
-MOST_WRITTEN = 512 * MIB  # bytes a second of flushes and compactions; RocksDB goes as far below as it can
 WRITTEN_AT_ONCE = 1 * MIB  # a file being written goes to the disk in such pieces, so that no sync has to wait for a lot
 BACKGROUND_JOBS = 2  # flushes and compactions at a time; more would take the cores from the clients
 MIN_BLOB = 1 * KIB  # a smaller body is cheaper to move along in the tree than to look up beside it
@@ -113,7 +112,8 @@ def _options(blocks: Cache) -> Options:
     options.set_max_open_files(MAX_OPEN_FILES)
     options.set_advise_random_on_open(False)  # the kernel then reads ahead of a walk, twice as fast from a cold disk
     options.set_max_background_jobs(BACKGROUND_JOBS)
-    options.set_auto_tuned_ratelimiter(MOST_WRITTEN, 100_000, 10)  # flushes and compactions as slow as can be
+    # No rate limiter: one that tunes itself goes down to a twentieth of its bound in ten idle seconds, and up by 5 % in
+    # each ten. Whoever wrote more waited a second and more for memtables to be written (decision 0019).
     options.set_bytes_per_sync(WRITTEN_AT_ONCE)
     options.set_wal_bytes_per_sync(WRITTEN_AT_ONCE)
     options.set_avoid_unnecessary_blocking_io(True)  # dead files are deleted in the background, not by a client's write

@@ -61,7 +61,7 @@ class Keeper:
             try:
                 self._space.look()
             except Exception:  # not fatal: the disk fills, and that is said elsewhere
-                log.exception("RocksDB can't be told to give back space")
+                log.exception("RocksDB can't be told to give back space: a bug, please report it")
 
     async def _come_back(self) -> None:
         tries = 0
@@ -77,7 +77,7 @@ class Keeper:
                     else:
                         await self._reopen()
                 except Exception as error:  # noqa: BLE001  whatever it is: the next try may do
-                    log.warning("changes still fail, though there is room: %s", error)
+                    log.warning("changes still fail, though there is room; is the disk sound? %s", error)
 
     async def _try(self) -> None:
         """A change, and a sync, as a client's would be: RocksDB may have come back by itself."""

@@ -55,6 +55,10 @@ class Look:
                 raise ConfigError(f"{directory} is not a data directory, or damaged: it has no file CURRENT")
             self._lock = opening.Lock(directory)
             undo.callback(self._lock.release)
+            if (why := opening.endless(directory)) is not None:
+                raise ConfigError(
+                    f"{why}: nothing of it can be read. Restore it from a backup or from the other copies"
+                )
             open_in = partial(engine.open_in, directory, Cache(CACHE))
             self.missing = opening.look(directory, open_in)  # in words; None if nothing is
             self._db = open_in(Replay.LOOK)

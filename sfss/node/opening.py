@@ -100,9 +100,9 @@ def look(directory: Path, open_in: Callable[[Replay], D]) -> str | None:
         synced = read_mark(directory)
     except ValueError:
         return f"the data directory {directory} is damaged: its file {MARK_FILE} can't be read"
+    if (why := endless(directory)) is not None:
+        return why
     for file in _log_files(directory):
-        for offset in recyclable(file):
-            return f"the data directory {directory} is damaged: {file.name} has a record of no kind at {offset}"
         if file.name.startswith("MANIFEST") and manifest.is_damaged(file.read_bytes()):
             raise ConfigError(f"the data directory {directory} is damaged: the end of {file.name}, which names the"
                               " tables. Nothing was changed. Restore it from a backup or from the other copies"
@@ -129,6 +129,14 @@ def look(directory: Path, open_in: Callable[[Replay], D]) -> str | None:
     if torn:
         log.warning("the write-ahead log in %s ends in a torn record, as after a power loss: what follows was never"
                     " synced and is dropped (%s)", directory, torn)  # fmt: skip
+    return None
+
+
+def endless(directory: Path) -> str | None:
+    """Why RocksDB would never have opened the directory, as the beginning of a sentence; None if it will."""
+    for file in _log_files(directory):
+        for offset in recyclable(file):
+            return f"the data directory {directory} is damaged: {file.name} has a record of no kind at {offset}"
     return None
 
 
@@ -296,7 +304,11 @@ class Mark:
             self._failed = False
         except OSError as error:
             if not self._failed:
-                log.warning("%s could not be written: damage of the log may pass for a torn tail: %s", MARK_FILE, error)
+                log.warning(
+                    "%s could not be written, so damage of the log may pass for a torn tail: %s; let it write there",
+                    MARK_FILE,
+                    error,
+                )
             self._failed = True
 
     def close(self) -> None:

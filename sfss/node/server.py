@@ -33,6 +33,8 @@ import sfss
 from sfss import eventloop
 from sfss.errors import ConfigError, OutOfSpace
 from sfss.memcache import Request
+from sfss.node import announcing
+from sfss.node.announcing import Announcer, Registering
 from sfss.node.commands import Commands
 from sfss.node.committer import Committer
 from sfss.node.connection import RECEIVE, RECEIVE_MUCH, Connection
@@ -66,6 +68,8 @@ class NodeSettings:
     max_connections: int = 10_000
     cache: int = CACHE  # bytes of memory for what is read
     recover: bool = False  # go on with what is left of a directory that is damaged
+    capacity: int = 0  # bytes that it is to be taken to have; 0: those of its disk
+    registering: Registering | None = None  # announce it to fronts
     stop_with_parent: bool = False  # stop when standard input ends: a parent's pipe does, however hard the parent dies
 
 
@@ -79,6 +83,7 @@ async def serve(settings: NodeSettings) -> None:
     _allow_descriptors(settings.max_connections)
     server = Server(settings)
     await server.start()
+    eventloop.settled()
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -127,12 +132,15 @@ class Server:
         self.received = self.received_much[:RECEIVE]
         self.port = settings.port
         self.stopping = False
+        self._announcer: Announcer | None = None
         self._emptied = asyncio.Event()  # set when the last connection has gone
         self._reported = -REPORT_EVERY  # when a command's failure was last written to the log
 
     async def start(self) -> None:
         """Open the data directory and listen. Raises ConfigError."""
         settings = self.settings
+        if settings.registering is not None:
+            announcing.check(settings.registering, settings.host)
         self.store = Store(settings.data, cache=settings.cache, recover=settings.recover)
         self.stats = Stats(
             self.store,
@@ -141,6 +149,7 @@ class Server:
             max_item_size=settings.max_item_size,
             max_connections=settings.max_connections,
             started=time.monotonic(),
+            capacity=settings.capacity,
         )
         self.commands = Commands(self.store, self.stats)
         self.runs = Runs(self.store, self.stats, self.report)
@@ -151,6 +160,8 @@ class Server:
         self.keeper = Keeper(self.store, self.reader, self.committer, self.stats.counters)
         self.control = Control(self.store, self.committer.run)
         try:
+            if settings.registering is not None:
+                who = announcing.identity(settings.data, settings.registering.name)
             await self.control.start()
             self._listener = await self._listen()
         except BaseException:
@@ -170,6 +181,11 @@ class Server:
             settings.durability,
             self.store.items,
         )
+        if settings.registering is not None:
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            self._announcer = Announcer(settings.registering, who, f"{host}:{self.port}", self.stats.size)
+            self.stats.standing = self._announcer.figures
+            self._announcer.start()
 
     async def _listen(self) -> asyncio.Server:
         host, port = self.settings.host, self.settings.port
@@ -187,6 +203,8 @@ class Server:
     async def stop(self) -> None:
         """Take no more requests, answer those that came, and close the data directory with nothing left to recover."""
         self.stopping = True
+        if self._announcer is not None:
+            self._announcer.stop()
         self._listener.close()
         self._emptied.clear()
         for connection in list(self.connections):

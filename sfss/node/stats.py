@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import resource
+import secrets
 import struct
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 import sfss
@@ -86,8 +87,8 @@ class Counters:
 
     def reset(self) -> None:
         """Begin again at nought."""
-        for field in fields(self):
-            setattr(self, field.name, 0)
+        for counter in fields(self):
+            setattr(self, counter.name, 0)
 
 
 class Connected(Protocol):
@@ -110,6 +111,9 @@ class Stats:
     connections: Collection[Connected] = ()
     started: float = 0.0  # on the monotonic clock
     address: tuple[str, int] = ("", 0)  # where the node listens
+    capacity: int = 0  # bytes that it is to be taken to have; 0: those of its disk
+    run: str = field(default_factory=lambda: secrets.token_hex(8))  # of this process: no other node has it
+    standing: Callable[[], list[tuple[str, object]]] = list  # what it is to fronts, if it announces itself
 
     def reset(self) -> None:
         """What ``stats reset`` does: what counts events begins at nought, what tells a state stays."""
@@ -203,6 +207,7 @@ class Stats:
             ("time", int(time.time())),
             ("time_usec", time.time_ns() // 1000),
             ("version", VERSION),
+            ("node_run", self.run),
             ("pointer_size", struct.calcsize("P") * 8),
             ("rusage_user", f"{usage.ru_utime:.6f}"),
             ("rusage_system", f"{usage.ru_stime:.6f}"),
@@ -227,7 +232,7 @@ class Stats:
 
     def _events(self) -> list[tuple[str, object]]:
         return [
-            *((field.name, getattr(self.counters, field.name)) for field in fields(self.counters)),
+            *((counter.name, getattr(self.counters, counter.name)) for counter in fields(self.counters)),
             ("read_errors", self.store.read_errors),
             ("write_errors", self.store.write_errors),
             ("background_errors", self.store.engine("background-errors") or 0),  # of flushes and compactions
@@ -235,7 +240,12 @@ class Stats:
 
     def _disk(self) -> list[tuple[str, object]]:
         avail, total = self._space()
-        return [("avail_space", avail), ("total_space", total), ("limit_maxbytes", total)]
+        given = [("capacity", self.capacity), ("used_space", self.store.bytes)] if self.capacity else []
+        return [("avail_space", avail), ("total_space", total), ("limit_maxbytes", total), *given, *self.standing()]
+
+    def size(self) -> int:
+        """Bytes that it has room for in all. May be called in any thread."""
+        return self.capacity or self._space()[1]
 
     def _space(self) -> tuple[int, int]:
         """Bytes of the file system: what is left for us, and all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sfss import listing
-from sfss.config import Address
+from sfss.addresses import Address
 from sfss.errors import ConfigError
 from sfss.memcache import ERROR
 from sfss.node.importing.beansdb import Beansdb

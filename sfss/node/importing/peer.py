@@ -16,7 +16,7 @@ from collections import deque
 from typing import NamedTuple
 
 from sfss import scan
-from sfss.config import Address
+from sfss.addresses import Address
 from sfss.errors import ProtocolError, Unavailable
 
 PATIENCE = 30.0  # seconds

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sfss.config import Address, parse_address
+from sfss.addresses import MEMCACHED, Address, hidden, parse_address
 from sfss.errors import ConfigError, OutOfSpace, Unavailable
 from sfss.node.importing.kinds import find_out
 from sfss.node.importing.peer import PATIENCE, Peer, shown, statistics
@@ -66,8 +66,8 @@ def parse_target(text: str) -> Address:
         address = parse_address(text)
     except ValueError:
         address = None
-    if address is None or "=" in text:
-        raise ConfigError(f"'{text}' is no address: write HOST:PORT")
+    if address is None or "=" in text or address.scheme != MEMCACHED:
+        raise ConfigError(f"'{hidden(text)}' is no address: write HOST:PORT, of what speaks memcached's protocol")
     return address
 
 
