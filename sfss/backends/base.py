@@ -12,22 +12,24 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple, Protocol
 
-from sfss.config import Address
+from sfss.addresses import Address
 from sfss.told import Tell
 
 
 class Capabilities(NamedTuple):
     """What a node was seen to be able to do when it was last connected to."""
 
-    kind: str  # "sfss", "memcached" or "beansdb"
+    kind: str  # "sfss", "memcached", "beansdb", "redis", "valkey", "postgresql", ...: as it tells
     version: str
-    durable: bool  # what it acknowledges survives its restart
+    durable: bool  # what it acknowledges survives its restart, and its machine's
     evicting: bool  # it may throw away what it acknowledged to make room
     cas: bool  # add and cas, so that a condition on the present value is decided at the node
     ttl: bool  # it takes an expiry
     head: bool  # it can give a record's header without its payload
     scan: bool  # it lists what it holds, in the order of the keys, with each record's header
     largest_value: int  # bytes of a record
+    versions: bool = False  # ``set`` refuses a record that is older than the one that lies there
+    caveats: tuple[str, ...] = ()  # what it does not promise as it is set up; each goes on behind "node X"
 
 
 class Versioned(NamedTuple):
@@ -70,6 +72,13 @@ class Backend(Protocol):
         """What the node can do; None before it was first connected to."""
 
     @property
+    def identity(self) -> frozenset[str]:
+        """What tells the store from all others, however it was reached: two with something in common are the same.
+
+        As of when it was last connected to; it is another one after each start of a server. Empty if it isn't known.
+        """
+
+    @property
     def epoch(self) -> Epoch | None:
         """How the node's clock goes, as it was when it was last connected to; None if that isn't known."""
 
@@ -107,7 +116,7 @@ class Backend(Protocol):
 
         Raises TooLarge or OutOfSpace when the node can't take it.
 
-        False if a newer version of the record lies there, from a node that looks (sfss's own): nothing was done.
+        False if a newer version of the record lies there, from a node that looks (``versions``): nothing was done.
         """
 
     def set_soon(self, key: bytes, data: bytes, tell: Tell[bool]) -> None:
@@ -145,8 +154,8 @@ class Backend(Protocol):
     def keys(self) -> AsyncGenerator[list[bytes], None]:
         """All keys in no order, up to 1,000 at a time, from a node without ``scan``.
 
-        One that comes or goes meanwhile may be told. Goes on at the caller's pace, who closes it
-        (``contextlib.aclosing``) if he leaves off before its end.
+        One that comes or goes meanwhile may be told, and one may be told twice (where a Redis's table shrinks). Goes on
+        at the caller's pace, who closes it (``contextlib.aclosing``) if he leaves off before its end.
         """
 
     async def stats(self) -> dict[str, str]:

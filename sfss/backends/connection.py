@@ -1,6 +1,6 @@
-"""One pipelined connection to a memcached-protocol server: many requests in flight, answered in their order.
+"""One pipelined connection to a node, by memcached's protocol or Redis's: many requests in flight, answered in order.
 
-Theory of operation. The protocol has no request numbers: the n-th reply belongs to the n-th request. So a request that
+Theory of operation. Neither protocol has request numbers: the n-th reply belongs to the n-th request. So a request that
 is given up, by its deadline or by a caller who went away, keeps its place in ``_pending`` and its late reply is thrown
 away. Keeping the connection has a second virtue: a write that timed out can't overtake a later one on the same stream.
 
@@ -18,21 +18,21 @@ caller's own.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
-import socket
-import struct
+import time
 from collections import deque
-from collections.abc import Callable
-from typing import ParamSpec, cast
+from collections.abc import Callable, Iterable
+from typing import Generic, ParamSpec, Protocol, TypeVar, cast
 
 import msgspec
 
+from sfss.backends.stream import forget_unsent
 from sfss.backends.window import Window
 from sfss.errors import NodeAway, NodeBroken, NodeError, NodeTimeout, ProtocolError
-from sfss.memcache import Reply, ReplyParser
+from sfss.memcache import Reply
 from sfss.told import Tell, settle
+from sfss.traffic import Traffic
 
 log = logging.getLogger("sfss.backends")
 
@@ -40,44 +40,60 @@ MAX_IN_FLIGHT = 4096  # requests not yet answered; further ones wait their turn
 MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024  # of those requests; bounds what a node that stalls can cost the front
 BATCH = 32 * 1024  # bytes of data after which what leaves together leaves: the node is to work while the front does
 
-_LINGER_NONE = struct.pack("ii", 1, 0)
 _LOOKS = 50  # at most so many looks for late requests in the time of one time-out: each goes over all that are pending
 _P = ParamSpec("_P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
-class _Pending(msgspec.Struct, gc=False):
+class Parser(Protocol[R_co]):
+    """What makes replies of bytes, sans-IO, and bounds how much of one it holds."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that came was whole."""
+
+    def feed(self, data: bytes) -> Iterable[R_co]:
+        """The replies that ``data`` completes, in order. Raises ProtocolError."""
+
+
+class _Pending(msgspec.Struct, Generic[R], gc=False):
     """A request on its way."""
 
-    tells: list[Tell[Reply]]  # several, if the same was asked before it had left; none, when all have been told
-    fits: Callable[[Reply], bool]
+    tells: list[Tell[R]]  # several, if the same was asked before it had left; none, when all have been told
+    fits: Callable[[R], bool]
     sent: float
+    began: float  # the same by time.perf_counter: that of uvloop's loop counts milliseconds
     deadline: float  # never before that of the request in front: all wait equally long
     size: int
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, Generic[R]):
     """The asyncio protocol of one connection; ``lost`` is done when it has ended."""
 
-    def __init__(self, node: str, *, timeout: float, max_value: int) -> None:
-        self._node = node
+    def __init__(self, node: str, parser: Parser[R], timeout: float) -> None:
+        self.node = node
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
-        self._parser = ReplyParser(max_value)
+        self._parser = parser
         self._transport: asyncio.Transport | None = None
         self._outgoing: list[bytes] = []  # what leaves at the end of this turn of the loop ...
         self._outgoing_size = 0  # ... and the bytes of data in it
-        self._questions: dict[bytes, _Pending] = {}  # those of them that may be shared
-        self._pending: deque[_Pending] = deque()
+        self._questions: dict[bytes, _Pending[R]] = {}  # those of them that may be shared
+        self._pending: deque[_Pending[R]] = deque()
         self._window = Window(MAX_IN_FLIGHT, MAX_BYTES_IN_FLIGHT)  # each in _pending has its place there
         self._timer: asyncio.TimerHandle | None = None  # set while anything is in flight
-        self._now = 0.0  # when the first request of those that leave together was made
+        self._now = self._began = 0.0  # when the first request of those that leave together was made
         self._heard = 0.0  # when a byte last came
+        self._alike = 0  # requests that left together, at _left, whose replies have come together; not counted yet
+        self._left = 0.0
+        self.traffic = Traffic()  # counts what comes of requests; whoever opened the connection may put in another
         self._failure: type[NodeError] = NodeBroken  # with what those in flight fail when the connection ends
         self.why: str | None = None  # why the connection was dropped; None while it holds
         self.lost: asyncio.Future[None] = self._loop.create_future()
 
-    async def call(self, fits: Callable[[Reply], bool], size: int, request: Callable[_P, bytes],
-                   *args: _P.args, **kwargs: _P.kwargs) -> Reply:  # fmt: skip
+    async def call(self, fits: Callable[[R], bool], size: int, request: Callable[_P, bytes],
+                   *args: _P.args, **kwargs: _P.kwargs) -> R:  # fmt: skip
         """Send ``request(*args)``, which holds ``size`` bytes of data; return its reply, of which ``fits`` is true.
 
         Ends within one time-out, whatever it waits for. Raises NodeAway (nothing was sent), NodeTimeout, NodeBroken
@@ -96,9 +112,9 @@ class Connection(asyncio.Protocol):
         except TimeoutError:
             if sent:
                 raise self._late() from None
-            raise NodeAway(self._node, f"too busy: nothing could be sent within {self._timeout:g} s") from None
+            raise NodeAway(self.node, f"too busy: nothing could be sent within {self._timeout:g} s") from None
 
-    def begin(self, fits: Callable[[Reply], bool], size: int, tell: Tell[Reply], request: Callable[_P, bytes],
+    def begin(self, fits: Callable[[R], bool], size: int, tell: Tell[R], request: Callable[_P, bytes],
               *args: _P.args, **kwargs: _P.kwargs) -> bool:  # fmt: skip
         """As ``call``, whose outcome is told; False if there is no room for it now, or no connection."""
         if self._transport is None or self._transport.is_closing() or not self._window.try_enter(size):
@@ -106,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._send(fits, size, request(*args, **kwargs), tell)
         return True
 
-    def ask(self, fits: Callable[[Reply], bool], question: bytes, tell: Tell[Reply]) -> bool:
+    def ask(self, fits: Callable[[R], bool], question: bytes, tell: Tell[R]) -> bool:
         """The same of a question, which changes nothing."""
         same = self._questions.get(question)
         if same is not None:
@@ -122,9 +138,7 @@ class Connection(asyncio.Protocol):
         if self.why is None:
             self._failure, self.why = failure, why
         if self._transport is not None:
-            with contextlib.suppress(OSError):
-                sock = cast(socket.socket, self._transport.get_extra_info("socket"))
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+            forget_unsent(self._transport)
             self._transport.abort()
 
     # --- asyncio.Protocol ---
@@ -136,10 +150,13 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.why is not None:
             return
-        self._heard = self._loop.time()
+        self._heard, came = self._loop.time(), time.perf_counter()
         try:
-            for reply in self._parser.feed(data):
-                self._deliver(reply)
+            try:
+                for reply in self._parser.feed(data):
+                    self._deliver(reply, came)
+            finally:  # those before one that breaks the connection have been answered, too
+                self._count(came)
             if not (self._pending or self._parser.idle):
                 raise ProtocolError("the beginning of an answer that nothing was asked for")
         except ProtocolError as error:
@@ -156,11 +173,13 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         pending_before, self._pending = self._pending, deque()
+        waiting = sum(bool(pending.tells) for pending in pending_before)
+        self.traffic.failed("timeout" if self._failure is NodeTimeout else "broken", waiting)
         self._outgoing.clear()
         self._questions.clear()
         for pending in pending_before:
             # To each an error of its own: one for all would gather, and keep, the frames of all who were waiting.
-            self._tell(pending, self._failure(self._node, self.why))
+            self._tell(pending, self._failure(self.node, self.why))
             self._window.leave(pending.size)  # whoever waits for room comes in, and finds the connection lost
         if not self.lost.done():
             self.lost.set_result(None)
@@ -171,20 +190,20 @@ class Connection(asyncio.Protocol):
         """Give back the place of ``size`` bytes if there is nobody to send to. Raises NodeAway."""
         if self._transport is None or self._transport.is_closing():
             self._window.leave(size)
-            raise NodeAway(self._node, f"away: {self.why or 'the connection has just ended'}")
+            raise NodeAway(self.node, f"away: {self.why or 'the connection has just ended'}")
 
-    def _answer(self, fits: Callable[[Reply], bool], size: int, request: bytes) -> asyncio.Future[Reply]:
+    def _answer(self, fits: Callable[[R], bool], size: int, request: bytes) -> asyncio.Future[R]:
         """Put the request on its way: its answer to come."""
-        future: asyncio.Future[Reply] = self._loop.create_future()
+        future: asyncio.Future[R] = self._loop.create_future()
         self._send(fits, size, request, functools.partial(settle, future))
         return future
 
-    def _send(self, fits: Callable[[Reply], bool], size: int, request: bytes, tell: Tell[Reply]) -> _Pending:
+    def _send(self, fits: Callable[[R], bool], size: int, request: bytes, tell: Tell[R]) -> _Pending[R]:
         """Put the request on its way; its place in the window has been taken."""
         if not self._outgoing:  # what leaves together has the same time
-            self._now = self._loop.time()
+            self._now, self._began = self._loop.time(), time.perf_counter()
             self._loop.call_soon(self._flush)
-        pending = _Pending([tell], fits, self._now, self._now + self._timeout, size)
+        pending = _Pending([tell], fits, self._now, self._began, self._now + self._timeout, size)
         self._pending.append(pending)
         if self._timer is None:
             self._timer = self._loop.call_at(pending.deadline, self._expire)
@@ -194,23 +213,34 @@ class Connection(asyncio.Protocol):
             self._flush()
         return pending
 
-    def _deliver(self, reply: Reply) -> None:
+    def _deliver(self, reply: R, came: float) -> None:
         if not self._pending:
-            raise ProtocolError(f"an answer that nothing was asked for: {reply.line[:100]!r}")
+            raise ProtocolError(f"an answer that nothing was asked for: {_shown(reply)}")
         pending = self._pending[0]
         if not pending.fits(reply):
-            raise ProtocolError(f"the answer {reply.line[:100]!r} doesn't fit what was asked")
+            raise ProtocolError(f"the answer {_shown(reply)} doesn't fit what was asked")
         self._pending.popleft()
         self._window.leave(pending.size)
+        if pending.tells:  # else it was given up before, and counted as late
+            if pending.began != self._left:
+                self._count(came)
+                self._left = pending.began
+            self._alike += 1
         self._tell(pending, reply)
 
-    def _tell(self, pending: _Pending, outcome: Reply | NodeError) -> None:
+    def _count(self, came: float) -> None:
+        """Count those that took alike long."""
+        if self._alike:
+            self.traffic.answered(came - self._left, self._alike)
+            self._alike = 0
+
+    def _tell(self, pending: _Pending[R], outcome: R | NodeError) -> None:
         tells, pending.tells = pending.tells, []
         for tell in tells:
             try:
                 tell(outcome)
             except Exception:  # others wait for this, and for what is behind it
-                log.exception("a bug: what node %s answered could not be taken", self._node)
+                log.exception("a bug: what node %s answered could not be taken", self.node)
 
     def _flush(self) -> None:
         if self._outgoing and self._transport is not None and not self._transport.is_closing():
@@ -233,8 +263,13 @@ class Connection(asyncio.Protocol):
             if pending.deadline > now:
                 patience = min(patience, pending.deadline)
                 break
+            self.traffic.failed("timeout", bool(pending.tells))
             self._tell(pending, self._late())
         self._timer = self._loop.call_at(max(patience, now + self._timeout / _LOOKS), self._expire)
 
     def _late(self) -> NodeTimeout:
-        return NodeTimeout(self._node, f"no answer within {self._timeout:g} s; the outcome of a write is unknown")
+        return NodeTimeout(self.node, f"no answer within {self._timeout:g} s; the outcome of a write is unknown")
+
+
+def _shown(reply: object) -> str:
+    return repr(reply.line if isinstance(reply, Reply) else reply)[:100]

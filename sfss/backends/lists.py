@@ -17,11 +17,12 @@ from typing import Generic, TypeVar
 import msgspec
 
 from sfss import scan
+from sfss.addresses import Address
 from sfss.backends.base import Heads, Listed
+from sfss.backends.checks import check_list
 from sfss.backends.stream import PIECE, STOPPING, Stream
 from sfss.backends.walks import keys_of_beansdb, keys_of_memcached
-from sfss.config import Address
-from sfss.errors import BadRequest, NodeAway, NodeBroken, NodeRefused, ProtocolError
+from sfss.errors import NodeAway, NodeBroken, NodeRefused, ProtocolError
 from sfss.memcache import END, MAX_KEY
 
 BATCH = 1000  # keys that are given at a time
@@ -83,8 +84,7 @@ class Lists:
 
     async def _scans(self, form: _Form[Block], ranges: Sequence[tuple[bytes, bytes]], count: int) -> list[list[Block]]:
         """The blocks with what is in each range, all asked for at once; none of a range where there is nothing."""
-        if not 1 <= count <= scan.MAX_COUNT or any(len(after) > MAX_KEY for after, _ in ranges):
-            raise BadRequest(f"a list is of 1 to {scan.MAX_COUNT} items behind a key of at most {MAX_KEY} bytes")
+        check_list(count, *(after for after, _ in ranges))
         async with self._turn:
             stream = await self._kept()
             try:

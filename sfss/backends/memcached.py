@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
-import random
-import re
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import ParamSpec
 
+from sfss.addresses import Address
 from sfss.backends.base import Capabilities, Epoch, Heads, Listed, Versioned
+from sfss.backends.checks import KEY, check_key
 from sfss.backends.connection import Connection
+from sfss.backends.keeper import Keeper
 from sfss.backends.lists import Lists
 from sfss.backends.statistics import Statistics
-from sfss.backends.stream import STOPPING, reason
-from sfss.config import Address
-from sfss.errors import BadRequest, NodeAway, NodeBroken, NodeError, NodeRefused, OutOfSpace, SfssError, TooLarge
+from sfss.backends.stream import STOPPING, not_connected
+from sfss.errors import NodeBroken, NodeError, NodeRefused, OutOfSpace, SfssError, TooLarge
 from sfss.memcache import (
     DELETED,
     END,
@@ -39,26 +38,24 @@ from sfss.memcache import (
     VALUE_TOO_LARGE,
     VERSION,
     Reply,
+    ReplyParser,
     command,
     retrieval,
     storage,
 )
 from sfss.told import Tasks, Tell
-
-log = logging.getLogger("sfss.backends")
+from sfss.traffic import Traffic
 
 OUR_MARK = "-sfss"  # at the end of the version that our own node gives
-FIRST_RETRY = 0.05  # seconds after a lost connection; then twice as long each time, up to retry_after
 # memcached counts an item's header, key and suffix into its limit. It also drops what lay under the key when it
 # refuses the new value, so a value that might not fit must never be sent.
 ITEM_OVERHEAD = 512
 LONGEST_EXPIRY = 30 * 24 * 3600  # seconds; a larger number is taken for a date
 AT_ONCE = -1  # the expiry of what is gone as soon as it is stored
 BEANSDB_LARGEST = 50 * 1024 * 1024  # bytes; Beansdb's MAX_VALUE_LEN
-# Of any other key a server may take the rest of the request, or the data after it, for commands.
-_KEY = re.compile(rb"[^\x00-\x20\x7f]{1,250}")
 # memcached's two ways to say that there is none for a value, large ones being taken in chunks, and our node's.
 _NO_ROOM = (b"SERVER_ERROR out of memory storing", b"SERVER_ERROR Out of memory during read", OUT_OF_SPACE)
+_EVICTS = "throws files away when it is full (memcached without -M): don't keep files there"
 _SET = functools.partial(storage, b"set")
 _ADD = functools.partial(storage, b"add")
 _Fits = Callable[[Reply], bool]
@@ -81,33 +78,30 @@ class MemcachedNode:
         self.address = address
         self.capabilities: Capabilities | None = None
         self.epoch: Epoch | None = None
-        self.since: float | None = None
+        self.identity: frozenset[str] = frozenset()
         self._name = str(address)
         self._largest_value = largest_value
         self._connect_timeout = connect_timeout
         self._timeout = timeout
-        self._retry_after = retry_after
-        self._connection: Connection | None = None
-        self._why_away = "not yet connected to"
-        self._keeper: asyncio.Task[None] | None = None
+        self._keeper = Keeper(self._name, self._connect, self._what, retry_after)
         self._statistics = Statistics(address, timeout)
         self._lists = Lists(address, connect_timeout=connect_timeout, timeout=timeout)
         self._waiting = Tasks()  # what there was no room for at once
+        self.traffic = Traffic()
+
+    @property
+    def since(self) -> float | None:
+        return self._keeper.since
 
     @property
     def away(self) -> str | None:
-        return None if self._connection else self._why_away
+        return self._keeper.away
 
     async def start(self) -> None:
-        tried = asyncio.Event()
-        self._keeper = asyncio.create_task(self._keep_connected(tried), name=f"connection to {self._name}")
-        await tried.wait()
+        await self._keeper.start()
 
     async def close(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
-        self._why_away = STOPPING
+        await self._keeper.close()
         await self._waiting.close()
         self._lists.close()
         await self._statistics.close()
@@ -139,14 +133,14 @@ class MemcachedNode:
         return stored or await self._lies_there(key, data)
 
     def set_soon(self, key: bytes, data: bytes, tell: Tell[bool]) -> None:
-        _check_key(key)
+        check_key(key)
         if self.capabilities and len(data) > self.capabilities.largest_value:
             tell(self._too_large())
-        elif self._connection is None:
-            tell(self._is_away())
+        elif (connection := self._keeper.connection) is None:
+            tell(self._keeper.is_away())
         else:
             told = functools.partial(self._tell_stored, key, data, tell)
-            if not self._connection.begin(_is_set, len(data), told, _SET, key, data):
+            if not connection.begin(_is_set, len(data), told, _SET, key, data):
                 self._waiting.run(self.set(key, data), tell)
 
     async def add(self, key: bytes, data: bytes) -> bool:
@@ -159,12 +153,12 @@ class MemcachedNode:
         return await self._store(_is_cas, request, key, data)
 
     async def delete(self, key: bytes) -> bool:
-        _check_key(key)
+        check_key(key)
         return (await self._call(_is_delete, 0, command, b"delete", key)).line == DELETED
 
     async def remove(self, key: bytes, token: int) -> bool:
         self._check_cas()
-        _check_key(key)
+        check_key(key)
         if self.capabilities and self.capabilities.kind == "sfss":
             return (await self._call(_is_md, 0, command, b"md", key, b"C%d" % token)).line == META_DONE
         # Not by memcached's md: that of 1.6.6 removes what has another token too (RevenueCat/meta-memcache-py#12).
@@ -183,7 +177,7 @@ class MemcachedNode:
         return await self._lists.any_in(ranges)
 
     def keys(self) -> AsyncGenerator[list[bytes], None]:
-        return self._lists.keys(self._here().kind, _KEY)
+        return self._lists.keys(self._here().kind, KEY)
 
     async def stats(self) -> dict[str, str]:
         return await self._statistics.ask()
@@ -191,7 +185,7 @@ class MemcachedNode:
     # --- within ---
 
     async def _retrieve(self, verb: bytes, key: bytes) -> Reply:
-        _check_key(key)
+        check_key(key)
         return await self._call(functools.partial(_is_value_of, key), 0, retrieval, verb, key)
 
     def _tell_stored(self, key: bytes, data: bytes, tell: Tell[bool], outcome: Reply | SfssError) -> None:
@@ -216,13 +210,14 @@ class MemcachedNode:
         return b"head" if self.capabilities and self.capabilities.head else b"get"
 
     def _retrieve_soon(self, verb: bytes, key: bytes, tell: Tell[bytes | None]) -> None:
-        _check_key(key)
-        if self._connection is None:
-            tell(self._is_away())
+        check_key(key)
+        connection = self._keeper.connection
+        if connection is None:
+            tell(self._keeper.is_away())
             return
         fits = functools.partial(_is_value_of, key)
         told = functools.partial(self._tell_value, tell)
-        if not self._connection.ask(fits, b"%b %b\r\n" % (verb, key), told):
+        if not connection.ask(fits, b"%b %b\r\n" % (verb, key), told):
             self._waiting.run(self._retrieve(verb, key), told)
 
     def _tell_value(self, tell: Tell[bytes | None], outcome: Reply | SfssError) -> None:
@@ -234,7 +229,7 @@ class MemcachedNode:
             tell(self._refusal(outcome.line))
 
     async def _store(self, fits: _Fits, request: Callable[[bytes, bytes], bytes], key: bytes, data: bytes) -> bool:
-        _check_key(key)
+        check_key(key)
         if self.capabilities and len(data) > self.capabilities.largest_value:
             raise self._too_large()
         reply = await self._call(fits, len(data), request, key, data)
@@ -243,18 +238,20 @@ class MemcachedNode:
     async def _call(self, fits: _Fits, size: int, request: Callable[_P, bytes],
                     *args: _P.args, **kwargs: _P.kwargs) -> Reply:  # fmt: skip
         """``Connection.call``, where the node's errors are raised."""
-        if self._connection is None:
-            raise self._is_away()
-        return self._checked(await self._connection.call(fits, size, request, *args, **kwargs))
+        connection = self._keeper.connection
+        if connection is None:
+            raise self._keeper.is_away()
+        return self._checked(await connection.call(fits, size, request, *args, **kwargs))
 
     def _here(self) -> Capabilities:
         """What the node can do, which is here."""
-        if self._connection is None or self.capabilities is None:
-            raise self._is_away()
+        if self._keeper.connection is None or self.capabilities is None:
+            raise self._keeper.is_away()
         return self.capabilities
 
-    def _is_away(self) -> NodeAway:
-        return NodeAway(self._name, f"away: {self._why_away}")
+    def _what(self) -> Capabilities:
+        assert self.capabilities is not None
+        return self.capabilities
 
     def _checked(self, reply: Reply) -> Reply:
         if _refused(reply):
@@ -262,6 +259,7 @@ class MemcachedNode:
         return reply
 
     def _refusal(self, line: bytes) -> SfssError:
+        self.traffic.failed("refused")
         if line == VALUE_TOO_LARGE:
             return self._too_large()
         if line.startswith(_NO_ROOM):
@@ -292,98 +290,55 @@ class MemcachedNode:
             setting=setting,
         )
 
-    async def _keep_connected(self, tried: asyncio.Event) -> None:
-        """Connect, wait for the connection's end, connect again; for ever, with growing pauses between failures."""
-        pause = FIRST_RETRY
-        while True:
-            try:
-                connection = await self._connect()
-            except SfssError as error:
-                self._note_away(str(error))
-                tried.set()
-            else:
-                self._note_here()
-                self._connection = connection
-                self.since = since = time.monotonic()
-                tried.set()
-                try:
-                    await connection.lost
-                finally:
-                    self._connection = self.since = None
-                    connection.drop(NodeBroken, STOPPING)
-                self._note_away(connection.why or "the connection ended")
-                if time.monotonic() - since > self._retry_after:  # it held: not a node that hangs up on everybody
-                    pause = FIRST_RETRY
-                    continue
-            await asyncio.sleep(pause * random.uniform(0.75, 1.0))  # so that many fronts don't knock in step
-            pause = min(pause * 2, self._retry_after)
-
-    def _note_here(self) -> None:
-        assert self.capabilities is not None
-        log.info("node %s is here: %s %s", self._name, self.capabilities.kind, self.capabilities.version)
-        if self.capabilities.evicting:
-            log.warning("node %s throws files away when it is full: keep no files there that you need", self._name)
-
-    def _note_away(self, why: str) -> None:
-        why = why.removeprefix(f"node {self._name}: ")
-        if why != self._why_away:
-            log.warning("node %s is away: %s; files on it answer 504 until it is back", self._name, why)
-        self._why_away = why
-
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> Connection[Reply]:
         """A connection over which the node has said who it is; whatever fails becomes an SfssError."""
         loop = asyncio.get_running_loop()
-        connection: Connection | None = None
+        connection: Connection[Reply] | None = None
         try:
             async with asyncio.timeout(self._connect_timeout):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self._name, timeout=self._timeout, max_value=self._largest_value),
+                    lambda: Connection(self._name, ReplyParser(self._largest_value), self._timeout),
                     self.address.host,
                     self.address.port,
                 )
                 self.capabilities = await self._ask_who(connection)
+                connection.traffic = self.traffic
                 return connection
         except BaseException as failure:
             if connection is not None:
                 connection.drop(NodeBroken, STOPPING)
-            if isinstance(failure, TimeoutError):
-                why = f"no connection, or no answer on it, within {self._connect_timeout:g} s"
-            elif isinstance(failure, OSError | UnicodeError):  # the latter: of a host that can't be the name of one
-                why = f"can't be connected to ({reason(failure)})"
-            else:
+            if (why := not_connected(failure, self._connect_timeout)) is None:
                 raise
             raise NodeError(self._name, why) from None
 
-    async def _ask_who(self, connection: Connection) -> Capabilities:
+    async def _ask_who(self, connection: Connection[Reply]) -> Capabilities:
         """What the node is. A server that isn't there to be talked to (too many connections) raises NodeRefused."""
         # One after the other: who is refused is hung up on, and what else is in flight would hide the reason.
         version_reply = self._checked(await connection.call(_is_version, 0, command, b"version"))
         asked = time.monotonic()
         stats = self._checked(await connection.call(_is_stats, 0, command, b"stats")).stats
         self.epoch = _epoch(stats, asked, time.monotonic())
+        self.identity = frozenset({stats[b"node_run"].decode(errors="replace")} if b"node_run" in stats else ())
         version = version_reply.line.removeprefix(VERSION).strip().decode(errors="replace")
         if version.endswith(OUR_MARK):
             return Capabilities(
                 "sfss", version, durable=True, evicting=False, cas=True, ttl=True, head=True,
                 scan=b"scan_max" in stats,
-                largest_value=_number(stats, b"item_size_max", self._largest_value),
+                largest_value=_number(stats, b"item_size_max", self._largest_value), versions=True,
             )  # fmt: skip
         if b"limit_maxbytes" in stats:
             settings = (await connection.call(_is_stats, 0, command, b"stats", b"settings")).stats
+            evicting = settings.get(b"evictions") != b"off"
             return Capabilities(
-                "memcached", version, durable=False, evicting=settings.get(b"evictions") != b"off",
+                "memcached", version, durable=False, evicting=evicting,
                 cas=settings.get(b"cas_enabled") != b"no", ttl=True, head=False, scan=False,
                 largest_value=_number(settings, b"item_size_max", 1024 * 1024) - ITEM_OVERHEAD,
+                caveats=(_EVICTS,) if evicting else (),
             )  # fmt: skip
         return Capabilities(
             "beansdb", version, durable=True, evicting=False, cas=False, ttl=False, head=False, scan=False,
             largest_value=BEANSDB_LARGEST,
         )  # fmt: skip
-
-
-def _check_key(key: bytes) -> None:
-    if not _KEY.fullmatch(key):
-        raise BadRequest(f"a key of 1 to 250 bytes without whitespace and control characters is needed: {key[:300]!r}")
 
 
 def _refused(reply: Reply) -> bool:

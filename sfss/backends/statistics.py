@@ -11,7 +11,7 @@ import asyncio
 import aiomcache
 from aiomcache.exceptions import ClientException
 
-from sfss.config import Address
+from sfss.addresses import Address
 from sfss.errors import NodeAway, NodeBroken, NodeTimeout
 
 

@@ -10,14 +10,18 @@ Whoever is disturbed while he reads a reply closes the connection: its rest woul
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
+import struct
 from typing import cast
 
-from sfss.config import Address
+from sfss.addresses import Address
 from sfss.errors import NodeAway, NodeBroken, NodeTimeout
 
 PIECE = 16 * 1024  # bytes that are received at once: under a millisecond of work for whoever reads a list
 STOPPING = "the service is stopping"
+_LINGER_NONE = struct.pack("ii", 1, 0)
 
 
 class Stream(asyncio.BufferedProtocol):
@@ -111,3 +115,19 @@ def reason(failure: OSError | UnicodeError) -> str:
     """In the system's words: asyncio puts its own, "Connect call failed", in their place."""
     number = failure.errno if isinstance(failure, OSError) else None
     return os.strerror(number) if number and number > 0 else str(failure)  # a resolver's are below 0
+
+
+def not_connected(failure: BaseException, timeout: float) -> str | None:
+    """Why there is no connection, in words; None of a failure that has another reason. ``timeout`` in seconds."""
+    if isinstance(failure, TimeoutError):
+        return f"no connection, or no answer on it, within {timeout:g} s"
+    if isinstance(failure, OSError | UnicodeError):  # the latter: of a host that can't be the name of one
+        return f"can't be connected to ({reason(failure)})"
+    return None
+
+
+def forget_unsent(transport: asyncio.BaseTransport) -> None:
+    """Before it is aborted: what wasn't delivered yet is not to be carried out any more."""
+    with contextlib.suppress(OSError):  # it may be ending by itself
+        sock = cast(socket.socket, transport.get_extra_info("socket"))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)

@@ -52,7 +52,8 @@ async def _begin(stream: Stream, patience: float) -> bytes:
         head = await _ask_while_busy(stream, walk, patience)
         if listing.is_dump(head):
             if walk != listing.WALKS[0]:
-                log.warning("node %s is an old memcached: its list may leave out keys that are in use", stream.node)
+                log.warning("node %s is an old memcached: its list may leave out keys that are in use; upgrade it",
+                            stream.node)  # fmt: skip
             return head
         if not head.startswith(listing.NO_SUCH_WALK):
             break

@@ -24,10 +24,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from sfss.addresses import Address
 from sfss.backends.base import Backend, Listed
-from sfss.config import Address
 from sfss.errors import BadRequest, NodeAway, NodeError, NodeRefused, TooLarge
 from sfss.record import PREFIX_SIZE
+from sfss.traffic import Observed
 from tests.servers import HOST, free_port
 from tests.test_record import make
 
@@ -81,6 +82,15 @@ class BackendContract:
         await backend.set(key, b"value")
         assert await backend.get(key) == b"value"
 
+    async def test_what_a_node_answered_is_counted_and_how_long_it_took(self, backend: Backend, key: bytes) -> None:
+        assert isinstance(backend, Observed)
+        backend.traffic.take()
+        await backend.set(key, b"value")
+        await backend.get(key)
+        taken = backend.traffic.take()
+        assert (sum(taken.answers), sum(taken.failures)) == (2, 0)
+        assert 0 < taken.seconds < 10
+
     async def test_a_key_that_nothing_lies_under_gives_none(self, backend: Backend, key: bytes) -> None:
         assert await backend.get(key) is None
         assert await backend.head(key) is None
@@ -95,7 +105,7 @@ class BackendContract:
         assert await backend.set(key, new)
         assert await backend.set(key, new)
         assert backend.capabilities is not None
-        looks = backend.capabilities.kind == "sfss"
+        looks = backend.capabilities.versions
         assert await backend.set(key, old) != looks
         assert await backend.get(key) == (new if looks else old)
 

@@ -15,13 +15,13 @@ from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 
+from sfss.addresses import Address
 from sfss.backends import connection as connection_module
-from sfss.backends import memcached as memcached_module
+from sfss.backends import keeper as keeper_module
 from sfss.backends.connection import MAX_BYTES_IN_FLIGHT, MAX_IN_FLIGHT, Connection
 from sfss.backends.memcached import MemcachedNode
-from sfss.config import Address
 from sfss.errors import NodeAway, NodeBroken, NodeError, NodeTimeout
-from sfss.memcache import END, STORED, Reply, retrieval, storage, value
+from sfss.memcache import END, STORED, Reply, ReplyParser, retrieval, storage, value
 from tests.backends.faulty import Peer, Script, faulty
 from tests.servers import HOST, free_port, memcached, process, stop_in_its_tracks
 
@@ -34,11 +34,11 @@ MIB = 2**20
 
 
 @contextlib.asynccontextmanager
-async def connected(script: Script, timeout: float = TIMEOUT, max_value: int = MIB) -> AsyncIterator[Connection]:
+async def connected(script: Script, timeout: float = TIMEOUT, max_value: int = MIB) -> AsyncIterator[Connection[Reply]]:
     """A connection to a server that does as ``script`` says, with no greeting before it."""
     async with faulty(script) as server:
         _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection("the-node:1", timeout=timeout, max_value=max_value), HOST, server.port
+            lambda: Connection("the-node:1", ReplyParser(max_value), timeout), HOST, server.port
         )
         try:
             yield connection
@@ -70,12 +70,12 @@ def is_value_of(key: bytes, reply: Reply) -> bool:
     return reply.line == END and [found.key for found in reply.values] == [key]
 
 
-async def get(connection: Connection, key: bytes) -> bytes:
+async def get(connection: Connection[Reply], key: bytes) -> bytes:
     reply = await connection.call(functools.partial(is_value_of, key), 0, retrieval, b"get", key)
     return reply.values[0].data
 
 
-async def set_(connection: Connection, key: bytes, data: bytes) -> bytes:
+async def set_(connection: Connection[Reply], key: bytes, data: bytes) -> bytes:
     reply = await connection.call(lambda reply: reply.line == STORED, len(data), storage, b"set", key, data)
     return reply.line
 
@@ -116,7 +116,7 @@ async def back(client: MemcachedNode, within: float) -> None:
         await asyncio.sleep(0.01)
 
 
-def places_free(connection: Connection) -> bool:
+def places_free(connection: Connection[Reply]) -> bool:
     window = connection._window
     return (window._requests, window._free) == (connection_module.MAX_IN_FLIGHT, MAX_BYTES_IN_FLIGHT)
 
@@ -362,7 +362,7 @@ async def test_under_random_cancellation_and_time_outs_every_answer_is_its_calls
 
     answered = 0
 
-    async def user(connection: Connection, number: int) -> None:
+    async def user(connection: Connection[Reply], number: int) -> None:
         nonlocal answered
         for turn in range(12):
             key = b"/%d/%d" % (number, turn)
@@ -574,7 +574,7 @@ async def test_pauses_between_attempts_grow_and_are_bounded(script: Script) -> N
 
 
 async def test_a_connection_that_held_for_long_is_made_anew_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memcached_module, "FIRST_RETRY", 5)
+    monkeypatch.setattr(keeper_module, "FIRST_RETRY", 5)
     asked = asyncio.Event()
 
     async def hangs_up_when_told(peer: Peer) -> None:

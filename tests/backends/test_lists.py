@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from sfss import scan
+from sfss.addresses import Address
 from sfss.backends import walks
 from sfss.backends.base import Listed
 from sfss.backends.lists import WALK_PATIENCE, Lists
-from sfss.config import Address
 from sfss.errors import NodeAway, NodeBroken, NodeError, NodeRefused, NodeTimeout
 from sfss.memcache import value
 from tests.backends.beansdb import Beansdb, _place, beansdb

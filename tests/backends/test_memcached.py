@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from sfss.backends.base import Backend
+from sfss.addresses import Address
+from sfss.backends.base import Backend, Capabilities
 from sfss.backends.memcached import MemcachedNode
-from sfss.config import Address
 from sfss.errors import NodeRefused, OutOfSpace, TooLarge
 from tests.backends.beansdb import Beansdb, beansdb
 from tests.backends.contract import MIB, BackendContract, CasContract, ScanContract
@@ -49,7 +49,9 @@ class TestOverOurNode(OverMemcachedProtocol, CasContract, ScanContract):
 
     async def test_it_is_seen_for_what_it_is(self, backend: Backend) -> None:
         assert backend.capabilities
-        assert backend.capabilities._replace(version="") == ("sfss", "", True, False, True, True, True, True, 8 * MIB)
+        assert backend.capabilities._replace(version="") == Capabilities(
+            "sfss", "", True, False, True, True, True, True, 8 * MIB, versions=True
+        )
 
     async def test_what_was_acknowledged_a_second_client_reads(self, backend: Backend, address: Address) -> None:
         other = new_client(address)
@@ -77,7 +79,9 @@ class OverBeansdb(OverMemcachedProtocol, BackendContract):
 
     async def test_it_is_seen_for_what_it_is(self, backend: Backend) -> None:
         assert backend.capabilities
-        assert backend.capabilities == ("beansdb", "0.6.0", True, False, False, False, False, False, 50 * MIB)
+        assert backend.capabilities == Capabilities(
+            "beansdb", "0.6.0", True, False, False, False, False, False, 50 * MIB
+        )
 
     async def test_add_and_cas_are_refused_here_for_it_would_read_the_data_as_commands(self, backend: Backend) -> None:
         for call in (backend.gets(b"/k"), backend.add(b"/k", b"stats"), backend.replace(b"/k", b"stats", 1),

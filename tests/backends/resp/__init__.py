@@ -1,0 +1,1 @@
+"""Tests of what a Redis node is made of."""
