@@ -1,0 +1,67 @@
+"""Landing: a record counts as landed when as many nodes have it as a write asks for, whoever put it on the first."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sfss import paths, record
+from sfss.behind.landing import Landing
+from sfss.cluster.topology import Quorum
+from sfss.config import Limits, Settings
+from sfss.errors import Unavailable
+from sfss.files import Files
+from sfss.policies import Policies
+from sfss.record import Record
+from sfss.stripes import Stripes
+from tests.cluster.support import Farm, started, version
+
+PATH = "a"
+
+
+@pytest.fixture(params=[Quorum(3, 2, 1), Quorum(3, 2, 2)], ids=["one reads", "two read"])
+async def farm(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Farm]:
+    async with started(tmp_path, request.param) as farm:
+        yield farm
+
+
+@pytest.fixture
+async def half(farm: Farm) -> Record:
+    """A record that one write brought onto the first owner, and no further; the other nodes are away."""
+    key, data = paths.key_of(PATH), version(100)
+    first, *others = farm.owners(key)
+    farm.leave(first, key, data)
+    await farm.stop(*others)
+    await farm.settled(away=4)
+    return record.decode(data)
+
+
+async def test_what_only_the_first_node_has_isn_t_landed(farm: Farm, half: Record) -> None:
+    key = paths.key_of(PATH)
+    stripes = Stripes(farm.cluster, Limits())
+    landing = Landing(farm.cluster, stripes, Policies(Settings()))
+    with pytest.raises(Unavailable):
+        await landing.land(PATH, half)
+    await farm.start(*farm.owners(key)[1:])
+    await farm.settled()
+    assert await landing.land(PATH, half)
+    assert len([node for node in farm.owners(key)[:3] if node in farm.versions(key)]) >= 2
+    await stripes.close()
+
+
+async def test_nor_is_an_upload_a_file_by_that(farm: Farm, half: Record) -> None:
+    key, header = paths.key_of(PATH), half.header
+    files = Files(farm.cluster, policies=Policies(Settings()), limits=Limits())
+
+    async def claimed() -> bool:
+        return await files.put_claimed(PATH, bytes(half.payload), header.sha256, header.order)
+
+    with pytest.raises(Unavailable):
+        await claimed()
+    await farm.start(*farm.owners(key)[1:])
+    await farm.settled()
+    assert await claimed()
+    assert len([node for node in farm.owners(key)[:3] if node in farm.versions(key)]) >= 2
+    await files.close()
