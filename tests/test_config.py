@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfss.addresses import Address
 from sfss.config import (
     LARGEST_FILE,
     LARGEST_RECORD,
     SMALLEST_RECORD,
     SPREAD,
-    Address,
+    Namespace,
     Policy,
     Rules,
     Settings,
@@ -25,7 +26,6 @@ from sfss.config import (
     decode,
     encode,
     load,
-    parse_address,
     parse_size,
 )
 from sfss.errors import ConfigError
@@ -83,6 +83,18 @@ def test_sfss_config_names_the_file_and_is_no_setting() -> None:
     assert load(environment={"SFSS_CONFIG": "/etc/sfss.toml"}) == Settings()
 
 
+@pytest.mark.parametrize(
+    ("host", "secret"), [("127.0.0.1", ""), ("127.9.9.9", ""), ("::1", ""), ("localhost", ""), ("0.0.0.0", "s3cr3t")]
+)
+def test_nodes_may_come_without_a_secret_where_only_this_machine_can_ask(host: str, secret: str) -> None:
+    settings = load(overrides={"server": {"host": host}, "registration": {"enabled": True, "secret": secret}})
+    assert settings.registration.enabled
+
+
+def test_the_key_of_a_node_is_no_setting() -> None:
+    assert load(environment={"SFSS_NODE_KEY": "s3cr3t"}) == Settings()
+
+
 # --- what is said of a mistake ---
 
 
@@ -94,7 +106,11 @@ def test_sfss_config_names_the_file_and_is_no_setting() -> None:
         ({"limits": {"max_filesize": 1}}, "did you mean limits.max_file_size?"),
         ({"sever": {"port": 1}}, "sever is no setting of sfss: did you mean server?"),
         ({"storages": {}}, "did you mean storage?"),
-        ({"port": 80}, "port is no setting of sfss: there are server.host, server.port,"),
+        ({"port": 80}, "port is no setting of sfss: did you mean server.port?"),
+        ({"post": {"enabled": True}, "namespaces": {"required": True}}, "post.enabled: every path is a file then"),
+        ({"json": {"prefix": "/clients/"}}, "json.prefix: no path begins so"),
+        ({"json": {"prefix": "clients"}}, "json.prefix: 'clients' is no folder: write 'clients/'"),
+        ({"json": {"prefix": "c/", "max_file_size": "1GiB"}}, "json.max_file_size: 1073741824 bytes; 1 byte to 256MiB"),
         ({"server": 80}, "server: write it as a section, [server], with its keys below"),
         ({"xyz": {}}, "xyz is no setting of sfss: there are server.host, server.port,"),
         ({"server": {"port": 65536}}, "server.port: expected `int` <= 65535"),
@@ -121,6 +137,17 @@ def test_sfss_config_names_the_file_and_is_no_setting() -> None:
         ({"storage": {"nodes": ["x=a:1", "y=a:1"]}}, "storage.nodes: 'a:1' stands there twice"),
         ({"storage": {"nodes": ["[::1]:1", "x=[::1]:1"]}}, "storage.nodes: '[::1]:1' stands there twice"),
         ({"embedded": {"nodes": 0}}, "embedded.nodes: expected `int` >= 1"),
+        (
+            {"server": {"host": "0.0.0.0"}, "registration": {"enabled": True}},
+            "registration.secret: it is empty, and sfss answers on 0.0.0.0",
+        ),
+        ({"server": {"host": "sfss.example"}, "registration": {"enabled": True}}, "registration.secret: it is empty"),
+        (
+            {"server": {"trusted_proxies": ["10.0.0.5"]}, "registration": {"enabled": True}},
+            "registration.secret: it is empty, and sfss answers for others, by 10.0.0.5",
+        ),
+        ({"registration": {"refresh": 0}}, "registration.refresh: expected `float` > 0"),
+        ({"registration": {"share": 1.1}}, "registration.share: expected `float` <= 1"),
         ({"embedded": {"nodes": 65}}, "embedded.nodes: expected `int` <= 64"),
         ({"embedded": {"first_port": 65534}}, "embedded.first_port: the embedded nodes' ports would go beyond 65535"),
         ({"embedded": {"durability": "yes"}}, 'embedded.durability: \'yes\' is neither "fsync" nor "os"'),
@@ -151,6 +178,17 @@ def test_sfss_config_names_the_file_and_is_no_setting() -> None:
         ({"server": {"trusted_proxies": ["10.0.0.0/33"]}}, "'10.0.0.0/33' is neither an address nor a network"),
         ({"server": {"trusted_proxies": ["::ffff:10.0.0.5"]}}, "is IPv4 in the form of IPv6: write it as IPv4"),
         ({"server": {"trusted_proxies": "10.0.0.5"}}, "server.trusted_proxies: expected `array`, got `str`"),
+        (
+            {"access": {"anonymous": ["reed"]}},
+            "access.anonymous: 'reed' is no right that everybody can have: there are",
+        ),
+        ({"access": {"anonymous": ["admin"]}}, "access.anonymous: 'admin' is no right that everybody can have"),
+        ({"access": {"anonymous": "read"}}, "access.anonymous: expected `array`, got `str`"),
+        ({"access": {"allow": ["10.0.0.5/8"]}}, "access.allow: '10.0.0.5/8' is an address with its network"),
+        ({"access": {"deny": ["everybody"]}}, "access.deny: 'everybody' is neither an address nor a network"),
+        ({"access": {"key_rate": -1}}, "access.key_rate: expected `float` >= 0"),
+        ({"access": {"key_burst": 5}}, "access.key_burst: it goes with access.key_rate, which isn't set"),
+        ({"access": {"signing_secrets": ["short"]}}, "access.signing_secrets[0]: a secret has 16 characters at least"),
         ({"server": {"tls_certificate": "c.pem"}}, "server.tls_certificate and server.tls_key go together"),
     ],
 )
@@ -253,6 +291,10 @@ def test_a_policy_takes_what_it_does_not_say_from_the_storage_and_the_limits(tom
         ({"prefix": "a/", "pieces": 4}, "pieces of the policy for 'a/': 4 pieces need as many nodes, and there are 3"),
         ({"prefix": "a/", "write_quorum": 2}, "write_quorum of the policy for 'a/': 2 of 1 copies can't be; raise"),
         ({"prefix": "a/", "copies": 2, "read_quorum": 3}, "read_quorum of the policy for 'a/': 3 of 2 copies can't be"),
+        (
+            {"prefix": "a/", "anonymous": ["admin"]},
+            "anonymous of the policy for 'a/': 'admin' is no right that everybody",
+        ),
         ({"prefix": "a/", "copies": 0}, "copies of the policy for 'a/': expected `int` >= 1"),
         ({"prefix": "a/", "pieces": 65}, "pieces of the policy for 'a/': expected `int` <= 64"),
         ({"prefix": "a/", "max_file_size": "2MB"}, "max_file_size of the policy for 'a/': '2MB' is not a size"),
@@ -317,6 +359,71 @@ def test_policies_can_not_be_set_in_the_environment_and_it_is_said_where_they_ca
         load(environment={variable: "1"})
 
 
+# --- namespaces ---
+
+
+def namespaces(*given: object, **sections: Any) -> Settings:
+    nodes = {"nodes": ["a:1", "b:1", "c:1"]}
+    return load(overrides={"namespace": given, "storage": nodes, **sections})
+
+
+def test_a_namespace_is_a_policy_for_its_folder() -> None:
+    settings = namespaces(
+        {"name": "cut", "layout": "raid0", "pieces": 3},
+        {"name": "mirrored", "layout": "raid1", "copies": 2, "write_once": True},
+        {"name": "small", "max_file_size": "1KiB", "quota": "1MiB"},
+        policy=[{"prefix": "mirrored/three/", "copies": 3}, {"prefix": "small", "copies": 2}],
+    )
+    mirrored = ONE._replace(spread=1, copies=2, write_once=True)
+    assert settings.by_prefix == {
+        "cut/": ONE._replace(pieces=3, spread=3),
+        "mirrored/": mirrored,
+        "small/": ONE._replace(max_file_size=1024, setting="max_file_size of the namespace 'small'", counted="small"),
+        "mirrored/three/": mirrored._replace(copies=3),
+        "small": ONE._replace(copies=2),  # which is also of smaller/, and so of no namespace
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, 'name of namespace number 1: it is missing; write e.g. name = "photos"'),
+        ({"name": ""}, "the namespace '': a name has 1 to 63 of A-Z a-z 0-9 . _ ~ -, and doesn't begin with a dot"),
+        ({"name": ".."}, "the namespace '..': a name has 1 to 63 of"),
+        ({"name": "a/b"}, "the namespace 'a/b': a name has 1 to 63 of"),
+        ({"name": "a%2f"}, "the namespace 'a%2f': a name has 1 to 63 of"),
+        ({"name": "фото"}, "the namespace 'фото': a name has 1 to 63 of"),
+        ({"name": "x" * 64}, "a name has 1 to 63 of"),
+        ({"name": "Status"}, "the namespace 'Status': /status is a page of sfss: choose another name"),
+        ({"name": "a", "layout": "raid5"}, "layout of the namespace 'a': invalid enum value 'raid5'"),
+        ({"name": "a", "layout": "raid0"}, "pieces of the namespace 'a': raid0 cuts files in equal pieces: say how"),
+        ({"name": "a", "layout": "raid1"}, "copies of the namespace 'a': raid1 mirrors files: say how many copies"),
+        ({"name": "a", "layout": "raid1", "copies": 2, "pieces": 2}, "raid1 doesn't cut files: leave it out"),
+        ({"name": "a", "copies": 4}, "copies of the namespace 'a': 4 copies need as many nodes, and there are 3"),
+        ({"name": "a", "quota": "10MB"}, "quota of the namespace 'a': '10MB' is not a size"),
+        ({"name": "a", "quota": 2**61}, "quota of the namespace 'a': 2305843009213693952 bytes; at most"),
+        ({"name": "a", "anonymous": ["delete"]}, "anonymous[0] of the namespace 'a': invalid enum value 'delete'"),
+        ({"name": "a", "quotas": 1}, "quotas of the namespace 'a' is no setting of sfss: did you mean namespace.quota"),
+        (5, "namespace number 1: expected `object`, got `int`"),
+    ],
+)
+def test_a_wrong_namespace_is_named(given: object, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        namespaces(given)
+
+
+def test_one_name_is_one_namespace_and_its_folder_has_no_policy_besides() -> None:
+    with pytest.raises(ConfigError, match="the namespace 'a' stands there twice: write all of it in the one"):
+        namespaces({"name": "a"}, {"name": "a"})
+    with pytest.raises(ConfigError, match="the policy for 'a/' stands there twice: write all of it in the one"):
+        namespaces({"name": "a"}, policy=[{"prefix": "a/"}])
+
+
+def test_namespaces_can_not_be_set_in_the_environment() -> None:
+    with pytest.raises(ConfigError, match=re.escape("namespaces can't be set there; write [[namespace]] in a file")):
+        load(environment={"SFSS_NAMESPACE_NAME": "a"})
+
+
 # --- sizes and addresses ---
 
 
@@ -357,34 +464,6 @@ def test_records_may_be_as_small_and_as_large_as_is_said(size: int) -> None:
     assert load(overrides={"limits": {"record_size": size}}).limits.record_size == size
 
 
-@pytest.mark.parametrize(
-    ("text", "host", "port", "name"),
-    [
-        ("localhost:11211", "localhost", 11211, "localhost:11211"),
-        ("127.0.0.1:1", "127.0.0.1", 1, "127.0.0.1:1"),
-        ("[::1]:65535", "::1", 65535, "[::1]:65535"),
-        ("a=10.0.0.1:7900", "10.0.0.1", 7900, "a"),
-        ("a=[fe80::1]:7900", "fe80::1", 7900, "a"),
-        ("rack-1/a:1=10.0.0.1:7900", "10.0.0.1", 7900, "rack-1/a:1"),
-        ("x" * 250 + "=h:1", "h", 1, "x" * 250),
-    ],
-)
-def test_an_address_tells_host_port_and_name(text: str, host: str, port: int, name: str) -> None:
-    address = parse_address(text)
-    assert address == Address(host, port, name)
-    assert str(address) == text.rpartition("=")[2]
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "a", "a:", ":1", "a:0", "a:65536", "a:x", "a:1:2", "::1:80", "[::1]", "[::1]80", "[a b]:1", "[]:1", "a b:1",
-     "http://a:1", "=a:1", "a b=h:1", "é=h:1", "a\n=h:1", "a=b=h:1", "x" * 251 + "=h:1", "a=", "a=h"],
-)  # fmt: skip
-def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is not a node|a node's name is made of"):
-        parse_address(text)
-
-
 def test_with_no_nodes_named_there_are_the_embedded_ones_and_ports_dont_place_them() -> None:
     nodes = load(overrides={"embedded": {"nodes": 2, "first_port": 7000}}).nodes
     assert nodes == (Address("127.0.0.1", 7000, "embedded-0"), Address("127.0.0.1", 7001, "embedded-1"))
@@ -411,11 +490,59 @@ def test_settings_come_to_another_process_as_they_are() -> None:
             "storage": {"nodes": ["a=b:1", "c:2"], "timeout": 0.1},
             "limits": {"max_file_size": "1TiB"},
             "policy": [{"prefix": "фото/", "copies": 2, "max_file_size": "3MiB"}],
+            "namespace": [{"name": "photos", "quota": "1GiB", "anonymous": ["read"]}],
         }
     )
     line = encode(settings)
     assert b"\n" not in line
     assert decode(line) == settings
+
+
+# --- access ---
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "2001:db8::7", "files.example.org", "127.0.0.1.nip.io"])
+def test_who_serves_others_has_to_say_what_everybody_may(host: str, toml: Path) -> None:
+    server = {"server": {"host": host}}
+    with pytest.raises(ConfigError, match=re.escape(f"server.host: {host} lets others in, and nothing says what they")):
+        load(None, {}, server, serves=True)
+    assert load(None, {}, server).server.host == host  # for a client, say
+    for text, rights in (("", ()), ("read", ("read",)), ("read,write", ("read", "write"))):
+        assert load(None, {"SFSS_ACCESS_ANONYMOUS": text}, server, serves=True).access.anonymous == rights
+    toml.write_text('[access]\nanonymous = ["read", "write"]\n')
+    assert load(str(toml), {}, server, serves=True).access.anonymous == ("read", "write")
+    toml.write_text('[access]\ndeny = ["10.0.0.1"]\n[[policy]]\nprefix = "a/"\nanonymous = ["read"]\n')
+    with pytest.raises(ConfigError, match="lets others in"):
+        load(str(toml), {}, server, serves=True)
+
+
+def test_who_serves_a_proxy_has_to_say_it_too() -> None:
+    server = {"server": {"trusted_proxies": ["127.0.0.1"]}}
+    with pytest.raises(ConfigError, match=r"server.trusted_proxies: 127.0.0.1 lets others in, and nothing says what"):
+        load(None, {}, server, serves=True)
+    assert load(None, {"SFSS_ACCESS_ANONYMOUS": "read"}, server, serves=True).access.anonymous == ("read",)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_who_serves_this_machine_only_need_not(host: str) -> None:
+    assert load(None, {}, {"server": {"host": host}}, serves=True).access.anonymous == ("read", "write")
+
+
+def test_what_a_client_shows_is_no_setting() -> None:
+    assert load(environment={"SFSS_KEY": "sfss_a_b"}) == Settings()
+
+
+def test_what_is_wrong_with_a_secret_is_said_without_it() -> None:
+    for secret in ("short,secret", "a secret with blanks", "a-secret,with-commas", "\x00" * 16, "geheimnis-für-alle"):
+        with pytest.raises(ConfigError, match=r"access\.signing_secrets\[1\]: a secret has 16") as refused:
+            load(overrides={"access": {"signing_secrets": ["x" * 16, secret]}})
+        assert secret not in str(refused.value)
+
+
+def test_policies_say_what_everybody_may_under_their_prefix() -> None:
+    given = [{"prefix": "a/", "anonymous": []}, {"prefix": "a/b/", "copies": 1}, {"prefix": "c", "anonymous": ["read"]}]
+    found = load(overrides={"access": {"anonymous": ["write"]}, "policy": given})
+    assert found.anonymous_by_prefix == {"a/": (), "a/b/": ("write",), "c": ("read",)}
 
 
 # --- the page that explains them ---
@@ -439,14 +566,15 @@ def _shown() -> list[tuple[str, str, object]]:
 def test_the_page_of_settings_shows_each_of_them_once() -> None:
     there = [(section, key) for section, keys in as_dict(Settings()).items() for key in keys]
     there += [("policy", key) for key in Policy.__struct_fields__]
+    there += [("namespace", key) for key in Namespace.__struct_fields__]
     assert sorted((section, key) for section, key, _ in _shown()) == sorted(there)
 
 
 def test_the_page_of_settings_shows_the_defaults() -> None:
     for section, key, value in _shown():
-        given = {section: [{"prefix": "", key: value}] if section == "policy" else {key: value}}
-        shown = load(overrides=given)
-        rules = {rules._replace(spread=SPREAD, setting=ONE.setting) for rules in shown.rules}
+        lists = {"policy": [{"prefix": "", key: value}], "namespace": [{"name": "x", key: value}]}
+        shown = load(overrides={section: lists.get(section, {key: value})})
+        rules = {rules._replace(spread=SPREAD, setting=ONE.setting, counted="") for rules in shown.rules}
         assert rules == {ONE}, f"{section}.{key} = {value} is not the default"
         assert as_dict(shown) == as_dict(Settings()), f"{section}.{key} = {value} is not the default"
 
