@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from sfss.backends.base import Listed
 from sfss.cluster import lease, rounds
+from sfss.cluster.apart import check_apart
 from sfss.cluster.pace import Pace
 from sfss.cluster.repair import Repair
 from sfss.cluster.replication import Cluster
@@ -26,7 +27,7 @@ from sfss.cluster.sweeping.sweep import Sweep
 from sfss.cluster.topology import Topology
 from sfss.cluster.turn import Turn
 from sfss.cluster.walk import UNKNOWN, Told, Walk
-from sfss.cluster.wholeness import missing_marks
+from sfss.cluster.wholeness import lack_marks
 from sfss.errors import Unavailable
 
 log = logging.getLogger("sfss.repair")
@@ -87,16 +88,22 @@ class Background:
     def status(self) -> dict[str, object]:
         """What is known of the health of all files. ``under_replicated`` is 0 when every file has all its copies.
 
+        ``lacking`` of them are those that this front knows of without a walk. ``listed`` of the ``items`` that the
+        nodes had when the walk began have been looked at.
+
         What is said of sweeps is about the blocks of large files.
         """
         walks, sweeps = self._walks, self._sweeps
         walk, last = walks.walking, walks.state.under_replicated
         return {
+            "lacking": len(self._lacking),
             "under_replicated": (walk.summary.under_replicated if walk is not None else last) + len(self._lacking),
             "damaged": walks.state.damaged,
             "state": walks.doing,
             "finished": int(walks.state.finished),
             "walked": walk.summary.keys if walk is not None else 0,
+            "listed": walk.summary.listed if walk is not None else 0,
+            "items": walks.items if walk is not None else 0,
             "copies_written": self._healed + walks.total("copies_written"),
             "sweep_state": sweeps.doing,
             "sweep_finished": int(sweeps.state.finished),
@@ -104,6 +111,7 @@ class Background:
             "blocks_copied": sweeps.total("blocks_copied"),
             "stripes_swept": sweeps.total("stripes_swept"),
             "bytes_freed": sweeps.total("bytes_freed"),
+            "uploads_open": sweeps.state.uploads_open,
         }
 
     async def _go_on(self, step: Callable[[], Awaitable[None]], pause: float) -> None:
@@ -122,6 +130,7 @@ class Background:
     async def _heal(self) -> None:
         """Bring home what can be brought home now."""
         topology = self._cluster.topology
+        check_apart(topology.nodes.values())
         ready = self._lacking.take(AT_ONCE, lambda key: all(not node.away for node in topology.place(key).owners))
         pace, keys = Pace(HEALING), iter(ready)
 
@@ -154,12 +163,13 @@ class Background:
         topology, walks = self._cluster.topology, self._walks
         if topology.copies == 1:
             return
+        check_apart(topology.nodes.values())
         await walks.read()
         if any(node.away for node in topology.nodes.values()):
             self._was_away = True
             return
         back = self._was_away and not walks.state.well  # what was left may have been left for that
-        walks.urgent = back or self._lacking.overflown or bool(await missing_marks(topology.nodes.values()))
+        walks.urgent = back or self._lacking.overflown or await lack_marks(topology.nodes.values())
         if await walks.claim():
             self._lacking.overflown = self._was_away = False
             await self._walk(topology)
@@ -178,6 +188,7 @@ class Background:
     async def _sweep(self) -> None:
         """Sweep if it is time to, and nobody else does. With a node away nothing could be removed."""
         topology = self._cluster.topology
+        check_apart(topology.nodes.values())
         await self._sweeps.read()
         if any(node.away for node in topology.nodes.values()) or not await self._sweeps.claim():
             return
@@ -191,7 +202,8 @@ class Background:
             )  # fmt: skip
             for stripe, why in itertools.islice(summary.unsure.items(), 1):
                 log.warning(
-                    "of %s stripes it isn't sure whether a file has them, as of %s: %s",
+                    "of %s stripes it isn't sure whether a file has them: they stay, and the next sweep looks again;"
+                    " as of %s: %s",
                     summary.stripes_unsure,
                     stripe,
                     why,

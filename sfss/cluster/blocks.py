@@ -16,6 +16,7 @@ from typing import Any
 
 from sfss import record
 from sfss.backends.base import Backend
+from sfss.cluster.apart import check_apart
 from sfss.cluster.copies import Copies
 from sfss.cluster.inquiry import SHORTEST_HEDGE
 from sfss.cluster.topology import SPARES, Topology
@@ -55,7 +56,7 @@ class Blocks:
         topology = self._topology()
         ring = list(topology.order(key))
         # Fronts that don't know yet of a node that joins couldn't read what lies there.
-        known = [node for node in ring if node not in topology.joining]
+        known = [node for node in ring if node not in topology.strange]
         ring = known if len(known) >= copies else ring
         chosen = sorted(ring, key=lambda node: node.away is not None)[: max(pieces, copies)]
         most = len(chosen)
@@ -174,6 +175,10 @@ class Blocks:
                 pass
 
         await asyncio.gather(*map(forget, nodes))
+
+    def check_apart(self) -> None:
+        """Raises OneStore if two of the nodes are one: what is removed from one of them would be gone from both."""
+        check_apart(self._topology().nodes.values())
 
     def gate(self, node: Backend) -> asyncio.Semaphore:
         """What a call with a block waits for, which is made of that node beside these."""

@@ -125,6 +125,12 @@ class Copies:
         await spread.run()
         return spread.overtaken_by
 
+    async def hold(self, key: bytes, place: Place) -> None:
+        """Have as many nodes keep the newest version as a write asks for. Raises as ``put``, and Damaged."""
+        newest = await self.find(key, place, whole=True)
+        if newest is not None and newest[1] is not None:
+            await Spread(self, key, newest[1], place, place.quorum.write, newest[0]).run()
+
     async def _bring_home(
         self, key: bytes, place: Place, holders: Sequence[Backend], data: bytes | None = None
     ) -> None:

@@ -32,6 +32,7 @@ class State(msgspec.Struct, frozen=True):
     under_replicated: int = 0  # files, or blocks where it is a sweep, that lacked a copy then
     damaged: int = 0  # files of which no sound copy was left then, or not of all their blocks
     paused_until: float = 0.0  # nobody is to walk before then
+    uploads_open: int = 0  # resumable uploads that were open then, where it is a sweep
 
 
 _encoder = msgspec.json.Encoder()
@@ -60,7 +61,5 @@ async def change(cluster: Cluster, front: int, make: Callable[[State], State | N
 
 
 def _record(state: State, front: int, now: int, there: Header | None) -> bytes:
-    payload = _encoder.encode(state)
     version = max(now, there.version + 1 if there is not None else 0)
-    header = Header(Kind.FILE, version, front, len(payload), b"", len(payload), record.payload_checksum(payload))
-    return record.encode(header, payload)
+    return record.of_state(Kind.FILE, _encoder.encode(state), version, front)[1]

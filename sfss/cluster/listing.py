@@ -310,7 +310,8 @@ class _Nodes:
             elif not node.capabilities.scan:
                 kind = node.capabilities.kind
                 self._lost[node] = Unsupported(
-                    str(node.address), f"it is a {kind}, which can't list what it has: list files of sfss nodes only"
+                    str(node.address),
+                    f"it is a {kind} that can't list what it has: docs/operations/engines.rst says which nodes can",
                 )
         await self._find_emptied()
         self._check()

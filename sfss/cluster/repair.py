@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from sfss import record
 from sfss.backends.base import Backend, Listed
+from sfss.cluster.apart import check_apart
 from sfss.cluster.pace import Pace
 from sfss.cluster.summary import Summary
 from sfss.cluster.topology import Place, Topology
@@ -71,7 +72,10 @@ class Repair:
 
         Nodes that were seen to lack nothing are marked so (``wholeness.py``); by a rebalance, those that join. One that
         lacks something, as for want of room, keeps the others from theirs only where nobody has a mark yet.
+
+        Raises OneStore, and has done nothing then.
         """
+        check_apart(self._topology.nodes.values())
         began = time.monotonic()
         try:
             async with contextlib.aclosing(self._walk.batches()) as batches:
@@ -98,7 +102,7 @@ class Repair:
             if joining or not self._moving_only:
                 await mark([node for node in joining or nodes if node not in self._lacking], began)
         except SfssError as error:  # it is in want of a mark until the next time
-            log.warning("a node that lacks nothing could not be marked so: %s", error)
+            log.warning("a node that lacks nothing could not be marked so; the next repair tries again: %s", error)
 
     async def _note_who_came_anew(self, began: float) -> None:
         """A node that came anew in the middle may be an empty one by now: its mark shows that it isn't."""

@@ -6,24 +6,29 @@ This is the whole of what ``files`` sees. Records go in and come out checked; ke
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import functools
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from sfss import record
 from sfss.backends.base import Backend
+from sfss.cluster.apart import one_store
 from sfss.cluster.blocks import Blocks
 from sfss.cluster.clock import Clock
 from sfss.cluster.copies import Copies, Counts
+from sfss.cluster.deciding import Deciding
 from sfss.cluster.lacking import Lacking
 from sfss.cluster.spread import put_newer
 from sfss.cluster.topology import Place, Topology
 from sfss.errors import Damaged, NodeError, OutOfSpace, SfssError, Unavailable
 from sfss.record import Header, Record
 from sfss.told import Tasks, Tell, outcome
+from sfss.traffic import Observed, Taken
 
 T = TypeVar("T")
 
@@ -62,6 +67,7 @@ class Cluster:
         self._tombstone_ttl = tombstone_ttl
         self._parting: dict[asyncio.Task[None], Backend] = {}
         self._writing, self._looking = Tasks(), Tasks()
+        self._deciding = Deciding()
 
     async def start(self) -> None:
         """Connect to every node, or begin to try."""
@@ -127,6 +133,20 @@ class Cluster:
         else:
             self._copies.read_soon(key, place, tell)
 
+    async def get_latest(self, key: bytes) -> Record | None:
+        """As ``get``; and also where reads don't see all writes, what the last change under a condition has left.
+
+        Unless the node that decides is away: then it may for a moment be what was there before.
+        """
+        found = await self.get(key)
+        if not self._topology.place(key).quorum.sees_all:
+            with contextlib.suppress(Unavailable):
+                there, _ = await self.get_for_update(key)
+                if there is not None and (found is None or found.header.order < there.order):
+                    await self.put_right(key)
+                    found = await self.get(key)
+        return found
+
     async def head(self, key: bytes) -> Header | None:
         """The record's header, checked; its payload isn't read where the owner can do without."""
         place = self._topology.place(key)
@@ -150,6 +170,15 @@ class Cluster:
         if place.only is None:
             await self._copies.put_right(key, place)
 
+    async def hold(self, key: bytes) -> None:
+        """Have as many nodes keep the newest version that there is as a write asks for: who has put it may have failed.
+
+        Raises as ``put``, and Damaged.
+        """
+        place = self._topology.place(key)
+        if place.only is None:
+            await self._copies.hold(key, place)
+
     async def get_for_update(self, key: bytes) -> tuple[Header | None, Token]:
         """The present header, and the token with which ``put_if`` changes just this state.
 
@@ -160,7 +189,8 @@ class Cluster:
         place = self._topology.place(key)
         deciders = place.deciders
         if not all(node.capabilities is None or node.capabilities.cas for node in deciders):
-            return await self.head(key), Token(place, [(node, Guard.NONE) for node in deciders])
+            there = await self.head(key)
+            return there, Token(place, [(node, Guard.NONE) for node in deciders], there)
         found = [await self._state(node, key, place) for node in deciders]
         newest = max((header for header, _ in found if header is not None), key=lambda h: h.order, default=None)
         return newest, Token(place, [(node, state) for node, (_, state) in zip(deciders, found, strict=True)], newest)
@@ -185,7 +215,9 @@ class Cluster:
 
     async def put_if(self, key: bytes, data: bytes, token: Token) -> bool:
         """Store a record if the state is still the token's; False if it isn't. Raises as ``put``."""
-        return await self._decide(key, data, token) if token.is_guarded else await self.put(key, data)
+        if token.is_guarded:
+            return await self._decide(key, data, token)
+        return await self._in_turn(key, token, functools.partial(self.put, key, data))
 
     async def delete(self, key: bytes, tombstone: bytes) -> bool:
         """Put the tombstone in the place of what lies there, so that no copy that was away brings it back.
@@ -201,7 +233,7 @@ class Cluster:
     async def delete_if(self, key: bytes, tombstone: bytes, token: Token) -> bool:
         """As ``delete``, if the state is still the token's; False if it isn't."""
         if not token.is_guarded:
-            return await self.delete(key, tombstone)
+            return await self._in_turn(key, token, functools.partial(self.delete, key, tombstone))
         return await self._decide(key, tombstone, token, self._tombstone_ttl if token.place.quorum.copies == 1 else 0)
 
     def counts(self) -> dict[str, int]:
@@ -217,13 +249,28 @@ class Cluster:
         """What each node was seen to be able to do, by its address."""
         return {str(node.address): node.capabilities._asdict() if node.capabilities else {} for node in self._nodes}
 
-    async def stats(self) -> dict[str, dict[str, str]]:
+    def warnings(self) -> Sequence[str]:
+        """What is wrong with the nodes together."""
+        return one_store(self._nodes)
+
+    def traffic(self) -> dict[str, Taken]:
+        """What came of requests to each node since this was asked last, where its client counts; by its address."""
+        return {str(node.address): node.traffic.take() for node in self._nodes if isinstance(node, Observed)}
+
+    def states(self) -> dict[str, int]:
+        """How many nodes stay, come and go."""
+        topology = self._topology
+        joining = len(topology.joining)
+        return {"member": topology.size - joining, "joining": joining, "leaving": len(topology.leaving)}
+
+    async def stats(self, took: MutableMapping[str, float] | None = None) -> dict[str, dict[str, str]]:
         """The figures of every node by its address, asked all at once; ``{}`` for one that didn't answer.
 
-        Raises Unavailable if none did.
+        ``took`` is told in how many seconds each one answered that did. Raises Unavailable if none did.
         """
         nodes = self._nodes
-        answers = await asyncio.gather(*(node.stats() for node in nodes), return_exceptions=True)
+        times: MutableMapping[str, float] = {} if took is None else took
+        answers = await asyncio.gather(*(_timed_stats(node, times) for node in nodes), return_exceptions=True)
         found: dict[str, dict[str, str]] = {}
         for node, answer in zip(nodes, answers, strict=True):
             if isinstance(answer, BaseException) and not isinstance(answer, NodeError):
@@ -273,6 +320,14 @@ class Cluster:
             await put_newer(node, key, newest[1], newest[0])
         return True
 
+    async def _in_turn(self, key: bytes, token: Token, write: Callable[[], Awaitable[bool]]) -> bool:
+        """No node decides: this process does, for those who write through it. Others may come between unnoticed."""
+        async with self._deciding.turn(key):
+            there, seen = await self.head(key), token.seen
+            if (None if there is None else there.order) != (None if seen is None else seen.order):
+                return False
+            return await write()
+
     async def _decide(self, key: bytes, data: bytes, token: Token, expiry: int = 0) -> bool:
         """Have the nodes that decide take the record upon the token's states, and then the others."""
         place = token.place
@@ -301,6 +356,13 @@ class Cluster:
             header = msgspec.structs.replace(theirs.header, version=ours.version + 1)
             there = record.encode(header, theirs.payload)
         await self._copies.put(key, there, place)
+
+
+async def _timed_stats(node: Backend, took: MutableMapping[str, float]) -> dict[str, str]:
+    began = time.monotonic()
+    figures = await node.stats()
+    took[str(node.address)] = time.monotonic() - began
+    return figures
 
 
 async def _part_with(node: Backend) -> None:

@@ -27,6 +27,15 @@ LEASE = 60.0  # seconds for which a front that walks is believed to go on
 AGAIN = 60.0  # seconds until the next walk, if the last one left something
 
 
+async def count_items(cluster: Cluster) -> int:
+    """How many items the nodes that are here have, all told; 0 if none of them says."""
+    try:
+        figures = await cluster.stats()
+    except Unavailable:
+        return 0
+    return sum(int(node.get("curr_items", "0")) for node in figures.values())
+
+
 class Walking(Protocol):
     """A walk that goes on."""
 
@@ -47,6 +56,7 @@ class Rounds:
         self.state = State()
         self.walking: Walking | None = None
         self.urgent = False  # not to be left until the interval is over
+        self.items = 0  # that the nodes had when the walk began; 0: they don't tell
         self._cluster = cluster
         self._key = key
         self._front = front
@@ -86,6 +96,7 @@ class Rounds:
     async def walk(self, topology: Topology) -> Summary | None:
         """Until all is walked over: what came of it. None if nodes have changed, or another front has taken it over."""
         self.urgent = False
+        self.items = await count_items(self._cluster)
         self.walking = self._make()
         running = asyncio.create_task(self.walking.run())
         # What is a stray by the nodes of before may be at home by those of now: it must not be removed any more.
@@ -150,6 +161,7 @@ class Rounds:
                 well=summary.well,
                 under_replicated=summary.under_replicated + summary.blocks_lacking,
                 damaged=summary.damaged_keys,
+                uploads_open=summary.uploads_open,
             )
 
         self.state = await lease.change(self._cluster, self._front, note, self._key) or self.state

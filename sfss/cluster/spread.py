@@ -43,7 +43,8 @@ class Spread:
     """One write: asks the owners, and spares in the place of those that can't, until ``needed`` hold the record.
 
     With a ``version``, who has a newer one is content, and counts; without, that ends the write. If it is ``upon`` a
-    state, what came between is overwritten where so few have it that it can't have been acknowledged.
+    state, what came between is overwritten where so few have it that it can't have been acknowledged. The error that
+    too few have it has as its cause that of a node which is here and refuses it, if there is one.
     """
 
     def __init__(
@@ -84,7 +85,8 @@ class Spread:
         if self._asked or self._overtaken:
             self._copies.later(self._finish())
         if not self._is_enough():
-            raise self._why_not()
+            said_no = (error for error in self.failures if isinstance(error, NodeRefused | OutOfSpace))
+            raise self._why_not() from next(said_no, None)
         return True
 
     async def _finish(self) -> None:
@@ -173,7 +175,7 @@ async def put_newer(node: Backend, key: bytes, data: bytes, version: Header) -> 
     Where the node compares versions itself, or decides by cas, nothing newer is ever overwritten, whenever it comes.
     """
     can = node.capabilities
-    if can is not None and can.kind == "sfss":
+    if can is not None and can.versions:
         return await node.set(key, data)
     if can is not None and can.cas:
         found = await node.gets(key)

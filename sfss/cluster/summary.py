@@ -46,6 +46,7 @@ class Summary:
     blocks_lost: int = 0  # blocks of which no sound copy is left; their files are among ``damaged_named``
     bytes_freed: int = 0  # of the copies that were removed, as far as nodes tell their size
     manifests_moved: int = 0  # files that were given other homes for their blocks
+    uploads_open: int = 0  # resumable uploads that somebody may still go on with
     uploads_expired: int = 0  # resumable uploads that nobody went on with, and that were forgotten
     unsure: dict[str, str] = field(default_factory=dict)  # some of ``stripes_unsure``, and why
     errors: dict[str, int] = field(default_factory=dict)  # calls that failed, by node

@@ -13,11 +13,13 @@ Keys that don't tell their path, and what sfss keeps for itself, get what is ask
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from sfss.backends.base import Backend
 from sfss.cluster.ring import Ring
+from sfss.errors import Unavailable
 from sfss.prefixes import Prefixes
 
 HASHED = b"#"  # what keys begin with that don't tell their path, and all that are no path's
@@ -49,11 +51,14 @@ ONE_COPY = Quorum(1, 1, 1)
 def strongest(quorums: Collection[Quorum]) -> Quorum:
     """As many copies as any of them has, and no less of them for a write and a read than any asks for.
 
-    If reads of several copies see all by one of them, they do by this one. That a single copy is always seen isn't
-    taken over: of the copies that another policy makes of such a file, not one might be away then.
+    If reads of several copies see all by one of them, or did by the strongest of some of them, they do by this one: the
+    others may have come later. That a single copy is always seen isn't taken over: of the copies that another policy
+    makes of such a file, not one might be away then.
     """
     copies, write, read = map(max, zip(*quorums, strict=True))
-    seeing = [quorum.write for quorum in quorums if quorum.copies > 1 and quorum.sees_all]
+    # Two do for some: the one whose reads, and the one whose writes are the largest of these.
+    pairs = [Quorum(*map(max, *pair)) for pair in itertools.combinations_with_replacement(set(quorums), 2)]
+    seeing = [quorum.write for quorum in pairs if quorum.copies > 1 and quorum.sees_all]
     if seeing and read + write <= copies:
         # Larger reads, not larger writes: so they see, too, what was written before there were so many copies.
         read = copies - min(seeing) + 1
@@ -121,10 +126,14 @@ class Topology:
         joining: Iterable[Backend] = (),
         leaving: Iterable[Backend] = (),
         by_prefix: Mapping[bytes, Quorum] | None = None,
+        weights: Mapping[str, int] | None = None,
+        welcomed: Collection[str] = (),
     ) -> None:
         """``nodes`` stay; none of them joins or leaves. The new ring has as many as there are copies, at least.
 
         ``by_prefix``: for the keys of paths that begin so, in the place of ``quorum``; the longest one counts.
+        ``weights``: on the ring, by name; without, all are alike. ``welcomed``: of those that join, the names of those
+        that every front knows, so that large files may lie there.
         """
         staying, joining, leaving = list(nodes), list(joining), list(leaving)
         self.nodes: Mapping[str, Backend] = {node.address.name: node for node in (*staying, *joining, *leaving)}
@@ -136,19 +145,26 @@ class Topology:
         self._kept = Prefixes({prefix: _Kept(its_own, {}) for prefix, its_own in quorums.items()}, _Kept(quorum, {}))
         self.joining: Sequence[Backend] = joining
         self.leaving: Sequence[Backend] = leaving
+        # What large files may not be put on, for there may be fronts that couldn't find it there.
+        self.strange: Collection[Backend] = [node for node in joining if node.address.name not in welcomed]
         count = _width(most)
-        self._ring = Ring([node.address.name for node in (*staying, *joining)], count)
+        self._ring = Ring([node.address.name for node in (*staying, *joining)], count, weights)
         # Most look-ups are of keys that were looked up before; a miss costs a tenth more.
         self._place = functools.lru_cache(_REMEMBERED)(self._look_up)
         self._old = self._ring
         if joining or leaving:
             old = [node.address.name for node in (*staying, *leaving)]
-            self._old = Ring(old, count) if old else self._ring
+            self._old = Ring(old, count, weights) if old else self._ring
 
     @property
     def moving(self) -> bool:
         """Whether nodes join or leave."""
         return self._old is not self._ring
+
+    @property
+    def size(self) -> int:
+        """How many nodes stay or join: no key has more copies."""
+        return len(self.nodes) - len(self.leaving)
 
     def place(self, key: bytes) -> Place:
         """Where the copies of what lies under ``key`` belong."""
@@ -168,6 +184,10 @@ class Topology:
         """Those of all files whose keys begin so, or would if they weren't hashed."""
         return {kept.quorum for kept in (*self._kept.under(beginning), self._kept.of(HASHED))}
 
+    def points(self) -> list[tuple[str, int]]:
+        """Those of the ring of all nodes that stay or join, each with its node's name."""
+        return self._ring.points()
+
     def order(self, key: bytes) -> Iterator[Backend]:
         """All nodes that stay or join, from the key's point on the ring on."""
         return (self.nodes[name] for name in self._ring.order(key))
@@ -182,6 +202,33 @@ class Topology:
         spares = dict.fromkeys(node for group in groups for node in group.spares if node not in owners)
         only = owners[0] if copies == 1 and len(owners) == 1 else None
         return Place(quorum, groups, owners, list(spares), self.joining, only)
+
+
+class Unsure(Topology):
+    """Of a front that doesn't know which nodes there are besides those of its configuration.
+
+    None of those has answered since the start, or it is long ago. So nothing is to be looked for, and nothing put, by
+    their ring alone: all fails as while they are away, until one has told.
+    """
+
+    def place(self, key: bytes) -> Place:
+        self._check()
+        return super().place(key)
+
+    def quorums(self, beginning: bytes) -> set[Quorum]:
+        self._check()
+        return super().quorums(beginning)
+
+    def order(self, key: bytes) -> Iterator[Backend]:
+        self._check()
+        return super().order(key)
+
+    def _check(self) -> None:
+        here = [str(node.address) for node in self.nodes.values() if node.away is None]
+        if here:  # else whoever is asked says better why it can't be had
+            raise Unavailable(
+                f"node {', '.join(here)} is being asked which other nodes there are, and hasn't told yet: try again"
+            )
 
 
 def _width(quorum: Quorum) -> int:

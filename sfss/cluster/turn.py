@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from sfss import record
 from sfss.backends.base import Backend
+from sfss.cluster.apart import check_apart
 from sfss.cluster.spread import put_newer
 from sfss.cluster.summary import Summary
 from sfss.cluster.topology import Place, Topology
@@ -266,6 +267,7 @@ class Turn:
     async def _remove(self, node: Backend, newest: Header) -> bool:
         """Remove a copy of that version or an older one; False if it is another one by now, or it fails."""
         try:
+            check_apart(self._topology.nodes.values())  # one of them may have come, or come anew, meanwhile
             token = self._copies[node].token
             if token is None:
                 found = await node.gets(self._key)

@@ -11,7 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sfss.cluster import background, lease, rounds
+from sfss import config
+from sfss.assembly import create_cluster
+from sfss.cluster import background, lease, rounds, wholeness
 from sfss.cluster.background import Background
 from sfss.cluster.lacking import Lacking
 from sfss.cluster.lease import State
@@ -20,6 +22,7 @@ from sfss.cluster.topology import ONE_COPY, Topology
 from sfss.manifest import block_key, new_stripe
 from sfss.record import Kind
 from tests.cluster.support import Farm, connected, found, started, until, version
+from tests.conftest import Nodes, StartFront
 from tests.test_record import make
 
 DAY = 86400
@@ -176,7 +179,11 @@ async def test_a_front_whose_clock_is_far_ahead_keeps_the_others_from_no_walk(
 
 
 async def abandon(cluster: Cluster) -> list[bytes]:
-    """Blocks that no file has, of a stripe that began long ago; their keys."""
+    """Blocks that no file has, of a stripe that began long ago; their keys.
+
+    All nodes are known to be whole by now: a sweep that comes while they are first noted to be so isn't sure of any.
+    """
+    await wholeness.mark(cluster.topology.nodes.values(), time.monotonic())
     stripe = new_stripe(int((time.time() - 10 * DAY) * 1e6))
     keys = [block_key(stripe, number) for number in range(5)]
     for number, key in enumerate(keys):
@@ -242,3 +249,16 @@ def test_what_lacks_is_noted_up_to_a_bound_and_taken_in_turn() -> None:
     lacking.done(b"c", still_lacks=False)
     assert len(lacking) == 1
     assert lacking.take(5, lambda key: True) == [b"a"]
+
+
+async def test_fronts_of_tests_leave_no_marks_on_nodes_that_others_have_beside_other_ones(
+    start_front: StartFront, our_nodes: Nodes
+) -> None:
+    """Else it would hang on how long a test takes whether the next one may."""
+    async with connected(create_cluster(config.load(overrides={"storage": {"nodes": our_nodes}}))) as cluster:
+        nodes = cluster.topology.nodes.values()
+        await asyncio.gather(*(node.delete(wholeness.MARK) for node in nodes))
+        await start_front(our_nodes)
+        await start_front(our_nodes, storage={"copies": 2})
+        await asyncio.sleep(20 * rounds.LOOK)
+        assert not await wholeness.any_marked(nodes)

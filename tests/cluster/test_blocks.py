@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from sfss import manifest
+from sfss.addresses import parse_address
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.replication import Cluster
 from sfss.cluster.topology import Quorum, Topology
-from sfss.config import parse_address
 from sfss.errors import Damaged, Gone, OutOfSpace, TooLarge, Unavailable
 from sfss.record import Kind
 from tests.cluster.support import MIB, NODES, Farm, connected, started, until
@@ -109,7 +109,10 @@ class TestWriting:
         assert await get(farm, key, homes) == CONTENT
         await until(lambda: set(homes) <= set(farm.versions(key)))
 
-    async def test_without_enough_nodes_it_isn_t_kept_and_says_why(self, farm: Farm, key: bytes) -> None:
+    async def test_without_enough_nodes_it_isn_t_kept_and_says_why(
+        self, farm: Farm, key: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sfss.cluster.blocks.PATIENCE", 0.5)
         homes = homes_of(farm, key)
         there = others(farm, key, homes)[-1]
         away = [name for name in farm.names if name != there]

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
+from sfss.addresses import parse_address
 from sfss.backends.base import Epoch
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.clock import Clock
-from sfss.config import parse_address
 from tests.conftest import Nodes
 
 HOUR = 3600.0

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from sfss.addresses import Address, parse_address
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.repair import Repair
 from sfss.cluster.replication import Cluster
 from sfss.cluster.topology import ONE_COPY, Quorum, Topology
-from sfss.config import Address, parse_address
 from sfss.errors import NodeAway
 from sfss.node.server import Server
 from sfss.record import Kind

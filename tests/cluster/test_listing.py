@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfss import paths
+from sfss.addresses import parse_address
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster import listing
 from sfss.cluster.listing import Listing
 from sfss.cluster.topology import ONE_COPY, Quorum, Topology
 from sfss.cluster.wholeness import MARK
-from sfss.config import parse_address
 from sfss.errors import Damaged, NodeAway, NodeError, Unavailable, Unsupported
 from sfss.node.server import Server
 from sfss.record import Kind, encode

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import pytest
 
+from sfss.addresses import parse_address
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster import wholeness
 from sfss.cluster.repair import Repair
 from sfss.cluster.replication import Cluster
 from sfss.cluster.topology import Topology
-from sfss.config import parse_address
 from sfss.record import Kind
 from tests.backends.beansdb import beansdb
 from tests.cluster.support import MIB, QUICK, SAFE, connected, found, version

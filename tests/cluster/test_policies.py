@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sfss import paths
+from sfss.addresses import parse_address
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster import lease, rounds
 from sfss.cluster.background import Background
@@ -19,7 +20,6 @@ from sfss.cluster.listing import Listing
 from sfss.cluster.repair import Repair
 from sfss.cluster.summary import Summary
 from sfss.cluster.topology import HASHED, ONE_COPY, Place, Quorum, Topology, strongest
-from sfss.config import parse_address
 from sfss.errors import Unavailable
 from sfss.record import Kind
 from tests.cluster.support import QUICK, SAFE, Farm, found, started, until, version
@@ -124,6 +124,7 @@ def test_what_tells_no_path_has_no_less_than_any_policy_asks_for(given: list[Quo
 
 @settings(deadline=None)
 @given(st.lists(quorums, min_size=1), st.integers(4, 5))
+@example([Quorum(3, 1, 2), Quorum(3, 2, 1)], 4)  # of which neither sees all, and both together do
 def test_reads_of_what_tells_no_path_see_what_was_written_before_a_policy_with_more_copies_came(
     given: list[Quorum], copies: int
 ) -> None:

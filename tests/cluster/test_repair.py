@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import secrets
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from sfss.addresses import parse_address
 from sfss.backends.base import Backend, Versioned
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.pace import Pace
@@ -23,11 +25,10 @@ from sfss.cluster.summary import Summary
 from sfss.cluster.topology import ONE_COPY, Quorum, Topology
 from sfss.cluster.turn import Turn
 from sfss.cluster.walk import Walk
-from sfss.config import parse_address
 from sfss.errors import NodeRefused, OutOfSpace
 from sfss.record import Kind, decode_header
 from tests.backends.beansdb import beansdb
-from tests.cluster.support import QUICK, SAFE, Farm, connected, found, started, until, version
+from tests.cluster.support import QUICK, SAFE, TIMEOUT, Farm, connected, found, started, until, version
 from tests.node.support import running
 from tests.servers import HOST, memcached
 from tests.test_record import make
@@ -95,7 +96,7 @@ async def test_where_all_agree_nothing_but_lists_is_asked_for(farm: Farm) -> Non
     assert (summary.keys, summary.ok, summary.listed) == (300, 300, 300 * farm.quorum.copies)
     assert (summary.bytes_read, summary.bytes_written) == (0, 0)
     counts = [server.stats.counters for server in farm.nodes.values()]
-    marks = (1, 1)  # each node is asked for the mark that it lacks nothing, and given one
+    marks = (2, 2)  # each node is asked for the mark that it lacks nothing, and given it, in two steps
     assert [(count.cmd_get, count.cmd_set) for count in counts] == [marks] * len(counts)
 
 
@@ -625,7 +626,7 @@ async def test_a_record_that_a_node_does_not_take_is_counted(tmp_path: Path) -> 
 @contextlib.asynccontextmanager
 async def cluster_of(ports: Iterable[int], quorum: Quorum = SAFE) -> AsyncIterator[Cluster]:
     nodes = [
-        MemcachedNode(parse_address(f"{HOST}:{port}"), largest_value=2**20, timeout=1.0, retry_after=0.1)
+        MemcachedNode(parse_address(f"{HOST}:{port}"), largest_value=2**20, timeout=TIMEOUT, retry_after=0.1)
         for port in ports
     ]
     async with connected(Cluster(Topology(nodes, quorum))) as cluster:
@@ -731,7 +732,7 @@ async def growing(farm: Farm, nodes: str, joining: str = "", leaving: str = "") 
 
     def some(numbers: str) -> list[MemcachedNode]:
         return [
-            MemcachedNode(parse_address(farm.names[int(number)]), largest_value=2**20, timeout=1.0, retry_after=0.1)
+            MemcachedNode(parse_address(farm.names[int(number)]), largest_value=2**20, timeout=TIMEOUT, retry_after=0.1)
             for number in numbers
         ]
 
@@ -797,18 +798,26 @@ async def test_files_are_readable_and_writable_while_a_node_joins(farm: Farm) ->
 
 
 async def test_it_rests_as_its_share_says(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn takes as long as the machine lets it; the rest behind it is so many times as long."""
     monkeypatch.setattr("sfss.cluster.turns.TOGETHER", 1)
+    turns: list[tuple[float, float]] = []
+    really, clock = Turn.run, asyncio.get_running_loop().time
+
+    async def run(self: Turn) -> None:
+        began = clock()
+        await really(self)
+        turns.append((began, clock()))
+
+    monkeypatch.setattr(Turn, "run", run)
     fill(farm)
     await farm.empty(farm.names[0])
-    repair = repair_of(farm.cluster, share=0.01)
-    task = asyncio.create_task(repair.run())
-    await until(lambda: repair.summary.copies_written)
-    await asyncio.sleep(0.3)
-    assert not task.done()
-    assert repair.summary.copies_written < 50
+    task = asyncio.create_task(repair_of(farm.cluster, share=0.25).run())
+    await until(lambda: len(turns) > 6)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+    for (began, ended), (next_began, _) in itertools.pairwise(turns):
+        assert next_began - ended > 3 * (ended - began) - 0.002  # a loop's timers are of whole milliseconds
 
 
 @pytest.mark.parametrize(("share", "rest"), [(1.0, 0.0), (0.5, 0.1), (0.25, 0.3)])
@@ -820,7 +829,16 @@ async def test_a_rest_is_as_long_as_the_step_was(share: float, rest: float) -> N
     assert time.perf_counter() - began - worked >= rest * 0.9
 
 
-async def test_while_it_is_paused_it_does_nothing(farm: Farm) -> None:
+async def test_while_it_is_paused_it_does_nothing(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    going: set[Turn] = set()
+    really = Turn.run
+
+    async def run(self: Turn) -> None:
+        going.add(self)
+        await really(self)
+        going.remove(self)
+
+    monkeypatch.setattr(Turn, "run", run)
     fill(farm)
     await farm.empty(farm.names[0])
     repair = repair_of(farm.cluster)
@@ -831,7 +849,7 @@ async def test_while_it_is_paused_it_does_nothing(farm: Farm) -> None:
     repair.pace.resume()
     await until(lambda: repair.summary.copies_written > 5)
     repair.pace.pause()
-    await asyncio.sleep(0.1)
+    await until(lambda: not going)  # those that had begun
     written = repair.summary.copies_written
     await asyncio.sleep(0.1)
     assert repair.summary.copies_written == written

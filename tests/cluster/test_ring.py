@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 import pylibmc
@@ -70,6 +71,20 @@ def test_every_key_lies_where_libmemcached_puts_it(cluster: list[str]) -> None:
         assert there, f"{node} has none of {len(keys)} keys: that can't be right"
 
 
+@pytest.mark.parametrize("weights", [(4, 4, 4, 4, 8), (4, 6, 1, 3, 32)])
+def test_every_key_lies_where_libmemcached_puts_it_by_weights(cluster: list[str], weights: tuple[int, ...]) -> None:
+    keys = [key_of(path) for path in PATHS]
+    told = [f"{node}:{weight}" for node, weight in zip(cluster, weights, strict=True)]
+    libmemcached = pylibmc.Client(told, behaviors={"ketama_weighted": True})
+    for key in keys:
+        assert libmemcached.set(key.decode(), b"x")
+    ring = Ring(cluster, weights=dict(zip(cluster, weights, strict=True)))
+    for node in cluster:
+        with contextlib.closing(_client(node)) as client:
+            there = set(client.get_many(keys))
+        assert there == {key for key in keys if ring.owners(key) == (node,)}
+
+
 def test_the_library_that_it_is_held_against_is_set_to_ketama_over_md5() -> None:
     behaviors = pylibmc.Client([NAMES[0]], behaviors={"ketama_weighted": True}).behaviors
     assert (behaviors["hash"], behaviors["distribution"]) == ("md5", "consistent weighted")
@@ -81,6 +96,19 @@ def test_it_agrees_with_uhashring(count: int) -> None:
     theirs, ours = HashRing(names, hash_fn="ketama"), Ring(names)
     for key in KEYS[:10_000]:
         assert ours.owners(key) == (theirs.get_node(key.decode()),)
+
+
+@pytest.mark.parametrize("weights", [[1] * 12, [4] * 11 + [8], list(range(1, 13)), [32] + [1] * 11])
+def test_it_agrees_with_uhashring_by_weights(weights: list[int]) -> None:
+    by_name = dict(zip(NAMES, weights, strict=True))
+    theirs = HashRing({name: {"weight": weight} for name, weight in by_name.items()}, hash_fn="ketama")
+    ours = Ring(NAMES, weights=by_name)
+    for key in KEYS[:10_000]:
+        assert ours.owners(key) == (theirs.get_node(key.decode()),)
+
+
+def test_nodes_that_are_alike_are_where_they_are_without_weights() -> None:
+    assert Ring(NAMES, weights=dict.fromkeys(NAMES, 4))._owners == Ring(NAMES)._owners
 
 
 @pytest.mark.parametrize(("key", "port"), [(b"/eq-1512290", 21011), (b"/eq-2563642", 21009), (b"/eq-3343395", 21015)])
@@ -158,6 +186,14 @@ def test_the_load_is_spread_and_only_the_joining_node_takes_keys(count: int, nam
     assert spread.deviation < 10
     assert spread.strays == 0
     assert 0.85 < spread.moved / spread.ideal < 1.15
+
+
+def test_a_node_of_twice_the_weight_has_twice_the_keys_of_another_one() -> None:
+    weights = {**dict.fromkeys(NAMES, 4), NAMES[5]: 8}
+    ring = Ring(NAMES, weights=weights)
+    counts = Counter(ring.owners(key)[0] for key in KEYS)
+    usual = (len(KEYS) - counts[NAMES[5]]) / (len(NAMES) - 1)
+    assert 1.7 < counts[NAMES[5]] / usual < 2.3
 
 
 def test_two_nodes_that_share_a_point_are_in_the_same_order_whoever_is_named_first() -> None:

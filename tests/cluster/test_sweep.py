@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from sfss import config, manifest, paths, record, upload_state
+from sfss.addresses import parse_address
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.repair import Repair
 from sfss.cluster.replication import Cluster
@@ -25,7 +26,6 @@ from sfss.cluster.sweeping.expiry import forget_abandoned
 from sfss.cluster.sweeping.sweep import Sweep
 from sfss.cluster.sweeping.trace import trace
 from sfss.cluster.topology import ONE_COPY, Quorum, Topology
-from sfss.config import parse_address
 from sfss.errors import NotFound, OutOfSpace, Unavailable
 from sfss.files import Files
 from sfss.manifest import Manifest

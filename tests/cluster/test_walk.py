@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from sfss.addresses import Address, parse_address
 from sfss.backends.base import Backend, Capabilities, Listed
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.pace import Pace
 from sfss.cluster.sorting import SortedKeys
 from sfss.cluster.walk import ALL_BUT_BLOCKS, BLOCKS, UNKNOWN, Batch, Walk
-from sfss.config import Address, parse_address
 from sfss.errors import NodeBroken
 from sfss.node.server import Server
 from tests.backends.beansdb import beansdb

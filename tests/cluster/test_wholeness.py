@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import secrets
 import time
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from sfss.cluster import wholeness
 from sfss.cluster.repair import Repair
-from sfss.errors import Unavailable
+from sfss.errors import NodeTimeout, Unavailable
 from tests.cluster.support import Farm, found, until, version
 
 
@@ -79,6 +83,57 @@ async def test_in_a_cluster_that_is_new_all_are_believed(farm: Farm, key: bytes)
     name = farm.owners(key)[0]
     await farm.empty(name)
     assert await farm.cluster.get(key) is None
+
+
+class Held:
+    """Holds back, or fails, the first mark on some nodes. A stand-in for a disk that is slow or full just then."""
+
+    def __init__(self, farm: Farm, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked = 0
+        self.goes_on = asyncio.Event()
+        self.fails = False
+        for name in names:
+            node = farm.cluster.topology.nodes[name]
+            monkeypatch.setattr(node, "set", functools.partial(self._set, name, node.set))
+
+    async def _set(self, name: str, really: Callable[..., Awaitable[bool]], key: bytes, *rest: Any) -> bool:
+        if key == wholeness.MARK:
+            self.asked += 1
+            await self.goes_on.wait()
+            if self.fails:
+                raise NodeTimeout(name, "no answer")
+        return await really(key, *rest)
+
+
+async def test_a_new_cluster_says_404_while_its_nodes_are_marked_one_after_the_other(
+    farm: Farm, key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wholeness, "_AGAIN", 0.0)
+    slow = farm.owners(key)[:2]
+    held = Held(farm, slow, monkeypatch)
+    repairing = asyncio.create_task(repair(farm))
+    await until(lambda: held.asked == 2)
+    assert await farm.cluster.get(key) is None
+    held.goes_on.set()
+    await repairing
+    assert await farm.cluster.get(key) is None
+    await farm.empty(slow[0])  # the marks count
+    assert await wholeness.missing_marks(farm.cluster.topology.nodes.values()) == [farm.cluster.topology.nodes[slow[0]]]
+
+
+async def test_where_one_can_t_be_marked_nobody_s_mark_counts_yet(
+    farm: Farm, key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wholeness, "_AGAIN", 0.0)
+    with monkeypatch.context() as meanwhile:
+        held = Held(farm, farm.owners(key)[:2], meanwhile)
+        held.fails = True
+        held.goes_on.set()
+        await repair(farm)
+        assert await farm.cluster.get(key) is None
+    await repair(farm)
+    await farm.empty(farm.owners(key)[0])
+    assert await wholeness.missing_marks(farm.cluster.topology.nodes.values())
 
 
 async def test_a_node_that_came_anew_during_the_repair_is_not_marked(farm: Farm) -> None:

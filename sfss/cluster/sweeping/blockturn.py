@@ -143,6 +143,7 @@ class BlockTurn:
 async def remove(key: bytes, node: Backend, blocks: Blocks, summary: Summary) -> bool:
     """Remove a block from a node; False if that failed."""
     try:
+        blocks.check_apart()  # one of the nodes may have come, or come anew, meanwhile
         async with blocks.gate(node):
             await node.delete(key)
     except SfssError as error:

@@ -28,19 +28,22 @@ async def forget_abandoned(
                 if upload is None:
                     continue
                 try:
-                    summary.uploads_expired += await _forget(cluster, witnesses, key, walk)
+                    summary.uploads_expired += await _forget(cluster, witnesses, key, walk, summary)
                 except SfssError as error:
                     summary.unsure.setdefault(upload, str(error))
 
 
-async def _forget(cluster: Cluster, witnesses: Witnesses, key: bytes, walk: Walk) -> bool:
+async def _forget(cluster: Cluster, witnesses: Witnesses, key: bytes, walk: Walk, summary: Summary) -> bool:
     """Only if nobody has gone on with it just now. Raises Unavailable, Damaged."""
     there, token = await cluster.get_for_update(key)
     found = await cluster.get(key)
     state = state_of(found)
     if there is None or found is None or state is None or found.header.order != there.order:
         return False
-    if not state.is_abandoned(walk.clock.now()) or await _is_needed(state, witnesses):
+    if not state.is_abandoned(walk.clock.now()):
+        summary.uploads_open += not state.finished and state.final is None
+        return False
+    if await _is_needed(state, witnesses):
         return False
     version = max(cluster.now(), there.version + 1)
     header = Header(Kind.TOMBSTONE, version, there.front, 0, b"", 0, record.payload_checksum(b""))

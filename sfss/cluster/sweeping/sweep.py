@@ -19,6 +19,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from sfss.cluster.apart import check_apart
 from sfss.cluster.pace import Pace
 from sfss.cluster.replication import Cluster
 from sfss.cluster.summary import Summary
@@ -75,7 +76,7 @@ class Sweep:
         self._patience = patience
         self._nodes = list(topology.nodes.values())
         self._walk = self._new_walk(BLOCKS)
-        self._listed_before = self.summary.listed
+        self._listed_before = 0  # by the repair that adds to the same summary
         self._witnesses = Witnesses(self._nodes, topology.joining)
         self._claims = Claims(cluster, self._witnesses)
         staying = frozenset(topology.nodes) - {node.address.name for node in topology.leaving}
@@ -88,8 +89,13 @@ class Sweep:
         self._untraced: list[str] = []
 
     async def run(self) -> Summary:
-        """All of it, once. What fails is in the summary. If it is cancelled, the summary holds until then."""
+        """All of it, once. What fails is in the summary. If it is cancelled, the summary holds until then.
+
+        Raises OneStore, and has done nothing then.
+        """
+        check_apart(self._nodes)
         began = time.monotonic()
+        self._listed_before = self.summary.listed
         self.summary.finished = False
         try:
             await self._witnesses.begin(are_all=self._thorough)
@@ -176,7 +182,7 @@ class Sweep:
             if self._topology.copies == 1 and not self._topology.moving and not await any_marked(self._nodes):
                 await mark(self._nodes, began)
         except SfssError as error:
-            log.warning("which nodes there are could not be noted: %s", error)
+            log.warning("which nodes there are could not be noted; the next sweep tries again: %s", error)
 
 
 def _by_stripe(batch: Batch) -> Iterator[tuple[str, _Blocks]]:

@@ -27,7 +27,7 @@ from sfss.errors import NotFound, PreconditionFailed, Unavailable
 from sfss.files import Files, Info
 from sfss.policies import Policies
 from tests.cluster.faults.census import census, disagreeing, not_home
-from tests.cluster.faults.farm import DISTURBANCES, Farm, Node
+from tests.cluster.faults.farm import DISTURBANCES, Farm, Kind, Node, Ours
 from tests.cluster.faults.history import Call
 
 DAY = 86400
@@ -418,9 +418,13 @@ async def campaign(
     *ahead: int,
     timeout: float = 0.5,
     members: Sequence[int] = (),
+    kind: Kind | None = None,
 ) -> AsyncIterator[Campaign]:
-    """A farm of so many nodes, of which ``members`` or all are in use, and a front for each clock in ``ahead``."""
-    async with Farm(directory, nodes, quorum, timeout).running() as farm:
+    """A farm of so many nodes, of which ``members`` or all are in use, and a front for each clock in ``ahead``.
+
+    The nodes are of a ``kind``, or ours.
+    """
+    async with Farm(directory, nodes, quorum, timeout, kind or Ours()).running() as farm:
         made = Campaign(farm, seed, members or range(nodes))
         try:
             await made.connect(*ahead)

@@ -1,21 +1,27 @@
-"""Real ``sfss node`` processes, each behind a proxy that can cut, stall and slow its connections."""
+"""Real nodes, each a process behind a proxy that can cut, stall and slow its connections."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
+from sfss.addresses import parse_address
 from sfss.backends.base import Backend
 from sfss.backends.memcached import MemcachedNode
+from sfss.backends.postgresql import PostgresNode
+from sfss.backends.redis import RedisNode
 from sfss.cluster.replication import Cluster
 from sfss.cluster.topology import Quorum, Topology
-from sfss.config import parse_address
+from tests.postgres import USER, Postgres, migrate, processes
+from tests.redis import DURABLE, Redis, speaks_redis
 from tests.servers import HOST, answers, free_ports
 
 MIB = 2**20
@@ -98,24 +104,117 @@ class Proxy:
                 await sink.drain()
 
 
+class Kind(Protocol):
+    """A kind of node: what its process is, and its client."""
+
+    def command(self, data: Path, port: int) -> list[str]:
+        """What starts one over a directory, which need not be there; it forgets nothing when it is killed."""
+
+    def answers(self, port: int) -> bool:
+        """Whether it can be used."""
+
+    def processes(self, first: int) -> list[int]:
+        """All that belong to one, by the first of them."""
+
+    def forget(self, data: Path) -> None:
+        """Remove all that one has, which is dead."""
+
+    def client(self, name: str, port: int, **options: Any) -> Backend:
+        """The client of one that is reached at a port, by its name on the ring."""
+
+
+class _OfOneProcess:
+    """What is the same of most."""
+
+    def processes(self, first: int) -> list[int]:
+        return [first]
+
+    def forget(self, data: Path) -> None:
+        shutil.rmtree(data)
+
+
+class Ours(_OfOneProcess):
+    """``sfss node``."""
+
+    def command(self, data: Path, port: int) -> list[str]:
+        return [sys.executable, "-m", "sfss", "node", "--port", str(port), "--data", str(data), "--durability", "os"]
+
+    def answers(self, port: int) -> bool:
+        return answers(port)
+
+    def client(self, name: str, port: int, **options: Any) -> Backend:
+        return MemcachedNode(parse_address(f"{name}={HOST}:{port}"), **options)
+
+
+class OverRedis(_OfOneProcess):
+    """Redis, with every write on its disk before it is acknowledged."""
+
+    def command(self, data: Path, port: int) -> list[str]:
+        data.mkdir(exist_ok=True)
+        return Redis(data, *DURABLE, port=port).command
+
+    def answers(self, port: int) -> bool:
+        return speaks_redis(port)
+
+    def client(self, name: str, port: int, **options: Any) -> Backend:
+        return RedisNode(parse_address(f"{name}=redis://{HOST}:{port}"), **options)
+
+
+class OverPostgres:
+    """PostgreSQL: each a server with a database. They have directories of their own, until they are ``close``d."""
+
+    def __init__(self) -> None:
+        self._servers: dict[Path, Postgres] = {}
+        self._pattern = Postgres()
+        self._pattern.start()
+        self._pattern.psql("postgres", "CREATE DATABASE files")
+        migrate(f"postgresql://{USER}@{HOST}:{self._pattern.port}/files", "--partitions", "16")
+        self._pattern.stop()
+
+    def command(self, data: Path, port: int) -> list[str]:
+        if data not in self._servers:
+            self._servers[data] = Postgres(port, self._pattern)
+        return self._servers[data].command
+
+    def answers(self, port: int) -> bool:
+        return any(
+            server.psql("files", "SELECT 1") == "1" for server in list(self._servers.values()) if server.port == port
+        )
+
+    def processes(self, first: int) -> list[int]:
+        return processes(first)
+
+    def forget(self, data: Path) -> None:
+        self._servers.pop(data).close()
+
+    def client(self, name: str, port: int, **options: Any) -> Backend:
+        return PostgresNode(parse_address(f"{name}=postgresql://{USER}@{HOST}:{port}/files?connections=4"), **options)
+
+    def close(self) -> None:
+        for server in (self._pattern, *self._servers.values()):
+            server.close()
+
+
 class Node:
     """A node's process and its proxy."""
 
-    def __init__(self, data: Path, proxy: int, port: int) -> None:
+    def __init__(self, kind: Kind, data: Path, proxy: int, port: int) -> None:
         self.address = f"{HOST}:{proxy}"
         self.proxy = Proxy(proxy, port)
+        self._kind = kind
         self._data = data
         self._port = port
         self._process: Process | None = None
 
     async def start(self) -> None:
-        with self._data.with_suffix(".log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "sfss", "node", "--port", str(self._port), "--data", str(self._data),
-                "--durability", "os", stderr=log,
-            )  # fmt: skip
+        command = await asyncio.to_thread(self._kind.command, self._data, self._port)
         async with asyncio.timeout(60):
-            while not await asyncio.to_thread(answers, self._port):
+            while True:
+                if self._process is None or self._process.returncode is not None:  # what it was is still ending
+                    with self._data.with_suffix(".log").open("ab") as log:
+                        self._process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
+                if await asyncio.to_thread(self._kind.answers, self._port):
+                    return
                 await asyncio.sleep(0.05)
 
     async def kill(self) -> None:
@@ -123,22 +222,32 @@ class Node:
 
     def forget(self) -> None:
         """Remove all that it has; to be called while it is dead."""
-        shutil.rmtree(self._data)
+        self._kind.forget(self._data)
 
     async def _end(self, how: signal.Signals) -> None:
         if self._process is not None:
-            self._process.send_signal(how)
+            if how == signal.SIGKILL:
+                self._signal(how)
+            else:
+                self._process.send_signal(how)
             await self._process.wait()
             self._process = None
+
+    def _signal(self, how: signal.Signals) -> None:
+        """To all of its processes."""
+        assert self._process is not None
+        for pid in self._kind.processes(self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, how)
 
     async def disturb(self, how: str) -> None:
         assert self._process is not None
         if how == "killed":
             await self.kill()
         elif how == "restarted":
-            await self._end(signal.SIGTERM)
+            await self._end(signal.SIGINT)  # PostgreSQL waits for its clients if it is told to end by SIGTERM
         elif how == "stopped":
-            self._process.send_signal(signal.SIGSTOP)
+            self._signal(signal.SIGSTOP)
         elif how == "refused":
             await self.proxy.cut()
         elif how == "black hole":
@@ -150,8 +259,7 @@ class Node:
         if how in ("killed", "restarted"):
             await self.start()
         elif how == "stopped":
-            assert self._process is not None
-            self._process.send_signal(signal.SIGCONT)
+            self._signal(signal.SIGCONT)
         elif how == "refused":
             await self.proxy.open()
         else:
@@ -161,10 +269,11 @@ class Node:
 class Farm:
     """The nodes, and clusters over them or over some of them, which wait ``timeout`` seconds for a node."""
 
-    def __init__(self, directory: Path, count: int, quorum: Quorum, timeout: float) -> None:
+    def __init__(self, directory: Path, count: int, quorum: Quorum, timeout: float, kind: Kind) -> None:
         first = free_ports(2 * count)
-        self.nodes = [Node(directory / f"node{n}", first + n, first + count + n) for n in range(count)]
+        self.nodes = [Node(kind, directory / f"node{n}", first + n, first + count + n) for n in range(count)]
         self.quorum = quorum
+        self._kind = kind
         self._timeout = timeout
 
     def topology(
@@ -183,8 +292,8 @@ class Farm:
         return Topology(some(nodes), self.quorum, joining=some(joining), leaving=some(leaving))
 
     def _client(self, number: int) -> Backend:
-        return MemcachedNode(
-            parse_address(f"node{number}={self.nodes[number].address}"),
+        return self._kind.client(
+            f"node{number}", self.nodes[number].proxy.port,
             largest_value=MIB, timeout=self._timeout, connect_timeout=0.6 * self._timeout, retry_after=0.1,
         )  # fmt: skip
 
