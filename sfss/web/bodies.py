@@ -21,6 +21,8 @@ class Upload(NamedTuple):
     content: AsyncIterator[bytes]
     type: Callable[[], str | None]
     size: int | None = None  # bytes, if that is known
+    name: Callable[[], str | None] = lambda: None  # of the file, as the part says; final likewise
+    about: Callable[[], int | None] = lambda: None  # what ``size`` will probably be, once some of it has come
 
 
 def receive(request: web.Request, *, check_size: Callable[[int], None], timeout: float) -> Upload:
@@ -49,7 +51,12 @@ def receive(request: web.Request, *, check_size: Callable[[int], None], timeout:
         type = content_types.given(request.headers.get("Content-Type"))
         return Upload(content, lambda: type, request.content_length)
     form = Form(request.headers["Content-Type"], check_size)
-    return Upload(form.file(content), lambda: content_types.given(form.type))
+
+    def about() -> int | None:
+        """What the file is if nothing comes behind it: so it is in nearly every form."""
+        return None if request.content_length is None else max(request.content_length - form.beside, 0)
+
+    return Upload(form.file(content), lambda: content_types.given(form.type), name=lambda: form.name, about=about)
 
 
 async def _chunks(request: web.Request, timeout: float) -> AsyncIterator[bytes]:

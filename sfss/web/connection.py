@@ -16,6 +16,7 @@ One request at a time is on the quick way; what comes behind it waits here, and 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ from sfss.files import File
 from sfss.web import heads
 from sfss.web.heads import Head
 from sfss.web.quick import Quick
+from sfss.web.watch import Watch
 
 _WAITING = 64 * 1024  # bytes behind a request on the quick way, beyond which no more are read
 _JOINED = 64 * 1024  # bytes of a body that are copied, to leave with the head in one system call
@@ -37,31 +39,57 @@ _INSIDES = ("_waiter", "_messages", "_close", "_force_close", "_keepalive_timeou
 MakeConnection = Callable[[web.Server], asyncio.Protocol]
 
 
-def maker(quick: Quick, **options: Any) -> MakeConnection:
+def maker(quick: Quick, watch: Watch, **options: Any) -> MakeConnection:
     """What makes the connections of a server; ``options`` as for aiohttp's."""
     if not all(hasattr(web.RequestHandler, name) for name in _INSIDES):
         return lambda server: server()
-    return lambda server: Connection(server, quick, **options)
+    return lambda server: Connection(server, quick, watch, **options)
 
 
 class Connection(web.RequestHandler):
     """The asyncio protocol of one client's connection."""
 
-    __slots__ = ("_full", "_going_on", "_passed", "_patience", "_quick", "_rest", "_taken", "_was_used", "opened")
+    __slots__ = (
+        "_began",
+        "_begun",
+        "_full",
+        "_going_on",
+        "_head",
+        "_passed",
+        "_patience",
+        "_peer",
+        "_quick",
+        "_request_id",
+        "_rest",
+        "_taken",
+        "_was_used",
+        "_watch",
+        "opened",
+    )
 
-    def __init__(self, server: web.Server, quick: Quick, **options: Any) -> None:
+    def __init__(self, server: web.Server, quick: Quick, watch: Watch, **options: Any) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **options)
         self._quick = quick
+        self._watch = watch
         self._rest = b""  # what came and was not looked at yet, or is not whole
         self._passed = 0  # bytes to come of the request that is being passed to aiohttp, or _FOR_GOOD
-        self._taken: bytes | None = None  # the request that is on the quick way
+        self._taken: bytes | None = None  # the request that is on the quick way, ...
+        self._head: Head | None = None  # ... its head, ...
+        self._began = 0  # ... when it was taken, by time.perf_counter_ns, ...
+        self._request_id: bytes | None = None  # ... and what it is called, when somebody has asked for that
         self._going_on = False
+        self._begun = False  # aiohttp's own task, which waits for requests, has had its turn
         self.opened: File | None = None  # the file that the request wants which aiohttp is given next
         self._was_used = False  # since aiohttp last looked whether this connection is idle
         self._full = False  # nothing more is read
+        self._peer: str | None = None  # the address at the other end, when somebody has asked for it
         self._patience: asyncio.TimerHandle | None = None  # while the rest of a body is waited for
 
     # --- what asyncio calls ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._watch.connections += 1
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         if self._passed == _FOR_GOOD or not data:  # none: aiohttp asks itself to go on with what it has
@@ -75,6 +103,7 @@ class Connection(web.RequestHandler):
         self._go_on()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._watch.connections -= 1
         self._rest = b""
         self._stop_waiting()
         super().connection_lost(exc)
@@ -88,19 +117,34 @@ class Connection(web.RequestHandler):
 
     # --- what the quick way calls ---
 
-    def answer(self, head: bytes, body: bytes | memoryview, *, last: bool) -> None:
+    @property
+    def peer(self) -> str:
         """``Asker``'s."""
-        self._taken = None
+        if self._peer is None:
+            name = self.transport.get_extra_info("peername") if self.transport is not None else None
+            self._peer = name[0] if isinstance(name, tuple) else ""
+        return self._peer
+
+    @property
+    def request_id(self) -> str:
+        """``Asker``'s."""
+        return self._named().decode()
+
+    def answer(self, status: int, head: bytes, body: bytes | memoryview, *, last: bool) -> None:
+        """``Asker``'s."""
+        asked, request_id, self._taken = self._head, self._named(), None
+        assert asked is not None
         transport = self.transport
         if transport is not None and not transport.is_closing():  # the client is still there
             if len(body) <= _JOINED:
-                transport.write(b"".join((head, body)))
+                transport.write(b"".join((head, b"X-Request-ID: ", request_id, heads.END, body)))
             else:
-                transport.write(head)
+                transport.write(b"".join((head, b"X-Request-ID: ", request_id, heads.END)))
                 transport.write(body)
             if last:
                 self.close()
                 transport.close()
+        self._watch.answered(asked, status, len(body), self._began, request_id, self)
         if self._rest:
             self._go_on()
 
@@ -113,6 +157,13 @@ class Connection(web.RequestHandler):
         self._go_on()
 
     # --- within ---
+
+    def _named(self) -> bytes:
+        """What the request on the quick way is called: as its client says, if he does."""
+        if self._request_id is None:
+            assert self._head is not None
+            self._request_id = self._head.request_id or self._watch.ids.new()
+        return self._request_id
 
     def _go_on(self) -> None:
         """Work on what has come, as far as that can be."""
@@ -148,6 +199,11 @@ class Connection(web.RequestHandler):
             self._passed = _FOR_GOOD
             self._pass(len(self._rest))
             return False
+        if not self._begun:
+            self._begun = True
+            if self._waiter is None:  # who connects sends at once: before the task that was made then
+                self._loop.call_soon(self._go_on)
+                return False
         start = end + len(heads.END)
         wanted = self._quick.body_wanted(head) if self._is_idle() else None
         if wanted is None:
@@ -178,13 +234,15 @@ class Connection(web.RequestHandler):
             self._patience = None
 
     def _take(self, head: Head, start: int, stop: int) -> None:
-        self._stop_waiting()
+        if self._patience is not None:
+            self._stop_waiting()
         request = self._rest
         if len(request) == stop:
             self._taken, self._rest = request, b""
         else:
             self._taken, self._rest = request[:stop], request[stop:]
         self._was_used = True
+        self._head, self._request_id, self._began = head, None, time.perf_counter_ns()
         self._quick.take(head, request[start:stop], self)
 
     def _pass(self, size: int) -> None:

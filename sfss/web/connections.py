@@ -1,7 +1,7 @@
 """How many connections the front takes, so that it never runs out of file descriptors.
 
-Without descriptors asyncio can't accept, tries again at once, and logs each failure with its trace: gigabytes of log
-within minutes, and no request served. So there is always room for a few more than are taken; those are told so.
+Without descriptors nobody can be let in, and no node be reached that was away. So there is always room for some more
+than are served; those are told so.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
-from typing import cast
+from typing import NamedTuple, cast
 
 from aiohttp import web
 
@@ -17,20 +17,37 @@ from sfss.errors import ConfigError
 from sfss.web.connection import MakeConnection
 
 MAX_CONNECTIONS = 10_000  # some 20 KiB each, idle
-BACKLOG = 256  # connections that the kernel keeps until they are accepted, and that asyncio accepts at once
-RESERVE = 2 * BACKLOG  # descriptors for what is accepted at once, for the connections to nodes, and for files
+MOST_WAITING = (
+    1024  # connections, as nodes have it: who comes when there are so many tries again after a second, or three
+)
+_SHARE = 4  # the part of all descriptors that may wait; twice as many are held back
+_ENOUGH = 512  # descriptors without which it isn't worth serving
 
 
-def allowed() -> int:
-    """How many connections there may be; takes as many descriptors as it may for them. Raises ConfigError."""
+class Room(NamedTuple):
+    """How many connections there may be, and how many more the kernel keeps until they are accepted."""
+
+    connections: int
+    waiting: int
+
+
+def room() -> Room:
+    """Takes as many descriptors as it may, and needs. Raises ConfigError.
+
+    Held back are those of connections that are accepted at once only to be turned away, and as many for connections to
+    nodes and for files.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + RESERVE
+    wanted = MAX_CONNECTIONS + 2 * MOST_WAITING
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft != resource.RLIM_INFINITY and soft <= RESERVE:
+    if soft == resource.RLIM_INFINITY:
+        soft = wanted
+    if soft <= _ENOUGH:
         raise ConfigError(f"at most {soft} files may be open here, too few to serve: allow 1024 or more (ulimit -n)")
-    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, soft - RESERVE)
+    waiting = min(MOST_WAITING, soft // _SHARE)
+    return Room(min(MAX_CONNECTIONS, soft - 2 * waiting), waiting)
 
 
 class Door:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 from multidict import MultiMapping
@@ -12,7 +12,7 @@ from multidict import MultiMapping
 from sfss.errors import BadRequest, Gone, PreconditionFailed
 from sfss.files import Condition, File, Files, Info
 from sfss.web import answers
-from sfss.web.bodies import receive
+from sfss.web.bodies import Upload, receive
 from sfss.web.conditional import PRECONDITIONS, Outcome, evaluate
 from sfss.web.headers import combined
 from sfss.web.sending import send
@@ -20,7 +20,7 @@ from sfss.web.urls import location, path_of
 
 META_PREFIX = "x-meta-"  # a header X-Meta-NAME: VALUE is kept with the file, and comes back with it
 MAX_META = 4096  # bytes of all names and values
-_REPLACED = 3  # times that a file may be replaced just while its first block is looked for
+REPLACED = 3  # times that a file may be replaced just while its first block is looked for
 META_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
 
@@ -33,7 +33,7 @@ class FileHandlers:
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """GET: the file, a range of it, or 304."""
-        for _ in range(_REPLACED):
+        for _ in range(REPLACED):
             try:
                 return await self._get(request)
             except Gone:  # it was replaced between two looks
@@ -41,11 +41,17 @@ class FileHandlers:
         return await self._get(request)
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
-        path = path_of(request)
+        return await self.get_file(request, path_of(request))
+
+    async def get_file(
+        self, request: web.Request, path: str, more: Callable[[Info], Mapping[str, str]] = lambda _: {}
+    ) -> web.StreamResponse:
+        """GET of the file at a path; with ``more`` headers where it is sent. Raises Gone if it was replaced."""
         file = _opened_already(request, path) or await self._files.open(path)
         status, headers, start, stop = answers.to_get(file.info, answers.asked(request.headers))
         if status == 304:
             return web.Response(status=status, headers=headers)
+        headers.update(more(file.info))
         if file.content is not None:
             return web.Response(status=status, body=bytes(file.content[start:stop]), headers=headers)
         headers["Content-Length"] = str(stop - start)
@@ -54,38 +60,52 @@ class FileHandlers:
 
     async def head(self, request: web.Request) -> web.Response:
         """HEAD: what GET would say of the file, which isn't read where that can be."""
-        info = await self._files.stat(path_of(request))
+        return await self.head_file(request, path_of(request))
+
+    async def head_file(
+        self, request: web.Request, path: str, more: Callable[[Info], Mapping[str, str]] = lambda _: {}
+    ) -> web.Response:
+        """HEAD of the file at a path; with ``more`` headers."""
+        info = await self._files.stat(path)
         answer = answers.to_head(info, answers.asked(request.headers))
         if answer.status == 304:
             return web.Response(status=answer.status, headers=answer.headers)
-        return web.Response(headers={**answer.headers, "Content-Length": str(info.size)})
+        return web.Response(headers={**answer.headers, **more(info), "Content-Length": str(info.size)})
 
     async def put(self, request: web.Request) -> web.Response:
         """PUT: 200, whether the file is new or not."""
-        info = await self._store(request)
+        info = await self.store(request, path_of(request), condition_of(request.headers))
         return web.Response(headers={"ETag": answers.etag(info)})
 
     async def post(self, request: web.Request) -> web.Response:
         """POST: 201, with where the file is."""
-        info = await self._store(request)
+        info = await self.store(request, path_of(request), condition_of(request.headers))
         return web.Response(status=201, headers={"ETag": answers.etag(info), "Location": location(info.path)})
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE: 204."""
-        await self._files.delete(path_of(request), condition_of(request.headers))
+        return await self.delete_file(request, path_of(request))
+
+    async def delete_file(self, request: web.Request, path: str) -> web.Response:
+        """DELETE of the file at a path."""
+        await self._files.delete(path, condition_of(request.headers))
         return web.Response(status=204)
 
-    async def _store(self, request: web.Request) -> Info:
-        path = path_of(request)
-        check_size = functools.partial(self._files.check_size, path)
-        upload = receive(request, check_size=check_size, timeout=self._body_timeout)
+    def receive(self, request: web.Request, path: str) -> Upload:
+        """The file in a request's body, that is to go to a path."""
+        return receive(request, check_size=functools.partial(self._files.check_size, path), timeout=self._body_timeout)
+
+    async def store(self, request: web.Request, path: str, condition: Condition | None) -> Info:
+        """Store what a request brings at a path, under a condition."""
+        upload = self.receive(request, path)
         return await self._files.put(
             path,
             upload.content,
             size=upload.size,
+            about=upload.about,
             type=upload.type,
             meta=meta_given(request.headers),
-            condition=condition_of(request.headers),
+            condition=condition,
         )
 
 

@@ -29,15 +29,19 @@ class Form:
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
             raise BadRequest("Content-Type: the body is multipart, but not multipart/form-data with a boundary")
-        self.type: str | None = None  # what the part says of itself; final when ``file`` has ended
+        # What the part says of itself; final when ``file`` has ended.
+        self.type: str | None = None
+        self.name: str | None = None
         self._check_size = check_size
         self._pieces: list[bytes] = []  # of upload_file, to be handed on
         self._other: list[bytes] | None = None  # the first other part with a file name; None: there was none yet
         self._other_size = 0
         self._other_type: str | None = None
+        self._other_name: str | None = None
         self._into: list[bytes] | None = None  # where the present part's data go: one of the two, or nowhere
         self._found = self._ended = False  # an upload_file; the closing boundary
         self._aside = 0
+        self._closing = len(boundary) + len(b"\r\n----\r\n")
         self._headers: dict[bytes, bytes] = {}  # the present part's ...
         self._options: dict[bytes, bytes] = {}  # ... and what its Content-Disposition says
         self._name = self._value = b""
@@ -55,6 +59,11 @@ class Form:
         except FormParserError as error:
             raise BadRequest(f"Content-Type: {error}") from None
 
+    @property
+    def beside(self) -> int:
+        """Bytes of the body that are not its file's, so far, with those of the closing boundary that is to come."""
+        return self._aside + (0 if self._ended else self._closing)
+
     async def file(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The file's bytes. Raises BadBody if the body isn't whole, or holds no file or two."""
         async for chunk in body:
@@ -68,7 +77,7 @@ class Form:
             return
         if self._other is None:
             raise BadBody("the form holds no file: send it as the part upload_file")
-        self.type = self._other_type
+        self.type, self.name = self._other_type, self._other_name
         for piece in self._other:
             yield piece
 
@@ -102,13 +111,14 @@ class Form:
     def _begin_part(self) -> None:
         """Decide where the part's data go."""
         type = self._headers.get(b"content-type", b"").decode("latin-1")
+        name = self._options.get(b"filename", b"").decode(errors="replace")
         if self._options.get(b"name") == FILE_FIELD:
             if self._found:
                 raise BadBody("the form holds upload_file twice, or behind another large file: send one file at a time")
-            self._found, self.type, self._into = True, type, self._pieces
+            self._found, self.type, self.name, self._into = True, type, name, self._pieces
             self._other = []
         elif b"filename" in self._options and self._other is None:
-            self._other, self._other_type = [], type
+            self._other, self._other_type, self._other_name = [], type, name
             self._into = self._other
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
@@ -123,7 +133,7 @@ class Form:
             self._other_size += end - start
             self._check_size(self._other_size)
             if self._other_size > HELD:
-                self._found, self.type, self._other = True, self._other_type, []
+                self._found, self.type, self.name, self._other = True, self._other_type, self._other_name, []
                 self._pieces = self._into
 
     def _on_end(self) -> None:

@@ -56,10 +56,15 @@ def client(peer: Client, headers: dict[str, str], trusted: Sequence[Network]) ->
 
 def asked_by(request: web.Request) -> Client:
     """Who sent a request, by the addresses that the application trusts."""
-    name = request.transport.get_extra_info("peername") if request.transport is not None else None
-    peer = Client(name[0] if isinstance(name, tuple) else "", request.scheme, request.host)
+    peer = Client(peer_of(request), request.scheme, request.host)
     trusted = request.app[TRUSTED]
     return client(peer, combined(request.headers, FIELDS), trusted)
+
+
+def peer_of(request: web.BaseRequest) -> str:
+    """The address at the other end of the connection; "" where it has none, or has ended."""
+    name = request.transport.get_extra_info("peername") if request.transport is not None else None
+    return name[0] if isinstance(name, tuple) else ""
 
 
 def _parsed(text: str) -> _Address | None:

@@ -16,12 +16,13 @@ import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from sfss.files import Info
-from sfss.web import answers, content_types
+from sfss.web import answers, content_types, request_ids
 from sfss.web.answers import Asked
 from sfss.web.conditional import http_date
-from sfss.web.urls import PLAIN, path_in
+from sfss.web.urls import PLAIN, path_in, path_of_page
 
 MAX_HEAD = 8190  # bytes; aiohttp takes no longer line
+FILE_PAGES = (b"/file", b"/files")
 END = b"\r\n\r\n"
 
 _URL = r"!$%&'()*+,\-./0-9:;=@A-Z_a-z~"
@@ -30,6 +31,7 @@ _VISIBLE = r"[^\x00-\x20\x7f]"
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*"
                     rf"((?:{_VISIBLE}(?:[^\x00-\x08\x0a-\x1f\x7f]*{_VISIBLE})?)?)[ \t]*")  # fmt: skip
 _NONE_MATCH = b"\r\nIf-None-Match: "
+_REQUEST_ID = b"\r\nX-Request-ID: "
 _TAG = re.compile(rb'"[!#-~]*"')
 _LENGTH = re.compile(r"[0-9]{1,15}")
 # What says that more is to be thought of than this module knows; Connection is looked at.
@@ -53,6 +55,16 @@ class Fields:
         return answers.asked(self.headers)
 
     @functools.cached_property
+    def request_id(self) -> bytes | None:
+        """The id that a client has given, in whatever case it writes the field's name."""
+        return request_ids.given(self.headers)
+
+    @functools.cached_property
+    def shows_no_key(self) -> bool:
+        """Whether whoever asks is nobody in particular."""
+        return "Authorization" not in self.headers
+
+    @functools.cached_property
     def is_plain(self) -> bool:
         """Whether the body is a file itself, with nothing to be said before it comes, or checked on its way."""
         multipart = self.headers.get("Content-Type", "").lower().startswith("multipart/")
@@ -68,6 +80,14 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     plain_path: bytes | None  # where the query is that alone, and nothing is escaped in it
     fields: Fields  # but for the next
     none_match: str | None  # If-None-Match
+    request_id: bytes | None = None  # one that came with it, and can be one
+
+    @property
+    def target(self) -> bytes:
+        """What was asked for: the URL as it was sent, without a host."""
+        if self.plain_path is not None:
+            return b"%b?path=%b" % (self.page, self.plain_path)
+        return self.page if self.query is None else b"%b?%b" % (self.page, self.query)
 
     @property
     def asked(self) -> Asked:
@@ -79,7 +99,9 @@ class Head(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def path(self) -> str:
-        """The one that the query names. Raises BadPath."""
+        """The one that is meant: that of the query, or of a page in a namespace. Raises BadPath."""
+        if self.page not in FILE_PAGES:
+            return path_of_page(self.page.decode())
         return self.plain_path.decode() if self.plain_path is not None else path_in((self.query or b"").decode())
 
 
@@ -88,8 +110,13 @@ def parse(data: bytes, end: int) -> Head | None:
     line = _LINE.match(data)
     if line is None:
         return None
-    lines, none_match = data[line.end() - 2 : end + 2], None
-    # Of what a client sends with each request this alone is another for each file.
+    lines, none_match, request_id = data[line.end() - 2 : end + 2], None, None
+    # Of what a client sends with each request these alone are others for each file, and for each request.
+    if (at := lines.find(_REQUEST_ID)) >= 0:
+        behind = lines.index(b"\r\n", at + 2)
+        request_id = request_ids.checked(lines[at + len(_REQUEST_ID) : behind])
+        if request_id is not None:  # else it is looked at like any other field: it may be no field at all
+            lines = lines[:at] + lines[behind:]
     if (at := lines.find(_NONE_MATCH)) >= 0:
         behind = lines.index(b"\r\n", at + 2)
         if _TAG.fullmatch(lines, at + len(_NONE_MATCH), behind):
@@ -99,7 +126,7 @@ def parse(data: bytes, end: int) -> Head | None:
     if fields is None or (none_match is not None and "If-None-Match" in fields.headers):
         return None
     method, page, plain_path, query = line.groups()
-    return Head(method, page, query, plain_path, fields, none_match)
+    return Head(method, page, query, plain_path, fields, none_match, request_id or fields.request_id)
 
 
 @functools.lru_cache(_REMEMBERED)  # a client sends the same with each request
@@ -121,7 +148,7 @@ def _fields(lines: bytes) -> Fields | None:
 
 
 def answer(status: int, headers: Mapping[str, str], length: int | None, *, last: bool = False) -> bytes:
-    """The head of an answer, as aiohttp would write it.
+    """The head of an answer, as aiohttp would write it, but for the empty line at its end.
 
     ``length`` of its body in bytes; None for a 304, which has none. ``last``: the connection ends behind it. Raises
     ValueError if a value can't stand in a line.
@@ -130,13 +157,20 @@ def answer(status: int, headers: Mapping[str, str], length: int | None, *, last:
     if fields.count("\n") != len(headers) or fields.count("\r") != len(headers):
         raise ValueError(f"a line break in a header: {fields!r}")
     sized = "" if length is None else f"Content-Length: {length}\r\n"
-    ending = "Connection: close\r\n\r\n" if last else "\r\n"
+    ending = "Connection: close\r\n" if last else ""
     return f"{_STATUS_LINES[status]}{fields}{sized}{_usual(int(time.time()))}{ending}".encode(errors="surrogateescape")
 
 
 def not_modified(info: Info) -> bytes:
     """``answer`` of a 304 of ``answers.to_get``: in a third of the time."""
-    return f"{_STATUS_LINES[304]}{_of_file(info)}{_usual(int(time.time()))}\r\n".encode()
+    return f"{_STATUS_LINES[304]}{_of_file(info)}{_usual(int(time.time()))}".encode()
+
+
+def stored(info: Info) -> bytes:
+    """``answer`` of a 200 to a PUT: likewise."""
+    return (
+        f'{_STATUS_LINES[200]}ETag: "{info.sha256.hex()}"\r\nContent-Length: 0\r\n{_usual(int(time.time()))}'
+    ).encode()
 
 
 def whole_file(info: Info) -> bytes:
@@ -146,7 +180,7 @@ def whole_file(info: Info) -> bytes:
         raise ValueError(f"a Content-Type that can't stand in a line: {type!r}")
     return (
         f"{_STATUS_LINES[200]}{_of_file(info)}Content-Type: {type}\r\n"
-        f"Content-Length: {info.size}\r\n{_usual(int(time.time()))}\r\n"
+        f"Content-Length: {info.size}\r\n{_usual(int(time.time()))}"
     ).encode(errors="surrogateescape")
 
 

@@ -21,6 +21,9 @@ class InFlight:
         self._none_left: asyncio.Event | None = None  # made when the stop begins
         self.stopping = False  # whether each client is to hang up after its answer
 
+    def __len__(self) -> int:
+        return self._count
+
     def begin(self) -> None:
         """A request is being worked on."""
         self._count += 1

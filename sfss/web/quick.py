@@ -12,26 +12,39 @@ is not plainly of this kind is left to aiohttp, before or, where a file turns ou
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Mapping
 from typing import Protocol
 
 from sfss.errors import SfssError
 from sfss.files import SMALL, File, Files, Info
+from sfss.namespaces import Namespaces
 from sfss.web import answers, content_types, heads, problems
+from sfss.web.access import PRIVATE, Guard
 from sfss.web.answers import NOTHING
 from sfss.web.files import condition, meta_given
 from sfss.web.heads import Fields, Head
 from sfss.web.inflight import InFlight
-from sfss.web.tally import Tally
-from sfss.web.urls import location
+from sfss.web.urls import has_path, is_page, location
 
+_FIRST = re.compile(rb"/([A-Za-z0-9._~-]+)(?:/|$)")  # segment of a page
 _NO_CONTENT = memoryview(b"")
+_NO_MORE: Mapping[str, str] = {}
 
 
 class Asker(Protocol):
     """The connection on which a request came. Just one of these is called for each that is taken, and only once."""
 
-    def answer(self, head: bytes, body: bytes | memoryview, *, last: bool) -> None:
-        """Send the answer. ``last``: and hang up."""
+    @property
+    def peer(self) -> str:
+        """The address at its other end; "" where it has none."""
+
+    @property
+    def request_id(self) -> str:
+        """What the request is called."""
+
+    def answer(self, status: int, head: bytes, body: bytes | memoryview, *, last: bool) -> None:
+        """Send the answer, of that status; ``head``: but for the empty line at its end. ``last``: and hang up."""
 
     def leave(self, file: File) -> None:
         """It is aiohttp's after all, and this is the file that is wanted."""
@@ -40,11 +53,22 @@ class Asker(Protocol):
 class Quick:
     """Takes requests over one file service."""
 
-    def __init__(self, files: Files, *, in_flight: InFlight, tally: Tally, retry_after: float) -> None:
-        """``retry_after`` in seconds, for answers that say that nodes are away."""
+    def __init__(
+        self,
+        files: Files,
+        *,
+        in_flight: InFlight,
+        retry_after: float,
+        namespaces: Namespaces,
+        guard: Guard | None = None,
+        at_root: bool = False,
+    ) -> None:
+        """``retry_after`` in seconds, for answers that say that nodes are away. ``at_root``: files have URLs there."""
+        self.guard = guard  # None: everybody may do everything
+        self._at_root = at_root
+        self._namespaces = namespaces
         self._files = files
         self._in_flight = in_flight
-        self._tally = tally
         self._retry_after = retry_after
         self.taken = 0  # requests, since the start
 
@@ -54,10 +78,23 @@ class Quick:
             return None
         length = head.fields.length
         if head.method == b"GET":
-            return 0 if head.page == b"/file" and length is None else None
-        if head.method not in (b"PUT", b"POST") or head.page not in (b"/file", b"/files"):
+            is_file = (
+                head.page == b"/file" or self._is_in_namespace(head.page) or (self._at_root and _is_file(head.page))
+            )
+            return 0 if length is None and is_file else None
+        if head.method not in (b"PUT", b"POST"):
             return None
+        if head.page not in heads.FILE_PAGES:
+            if not self._is_in_namespace(head.page):
+                return None
+        elif head.plain_path is None and (head.method, head.page) == (b"POST", b"/files") and not _has_path(head):
+            return None  # it is to get an id
         return length if length is not None and length <= SMALL and head.fields.is_plain else None
+
+    def _is_in_namespace(self, page: bytes) -> bool:
+        """Whether it is a file's: its first segment is a namespace's name, as it is written in most URLs."""
+        names = self._namespaces.names
+        return bool(names) and (end := page.find(b"/", 1)) > 0 and page[1:end] in names and end + 1 < len(page)
 
     def take(self, head: Head, body: bytes, asker: Asker) -> None:
         """Answer it, soon or at once."""
@@ -65,7 +102,10 @@ class Quick:
         self.taken += 1
         try:
             path = head.path
-            if head.method == b"GET" and head.none_match is not None and head.fields.asked is NOTHING:
+            is_private = self.guard is not None and not self.guard.check_quick(head, path, asker.peer)
+            if is_private and head.method == b"GET":
+                self._files.open_soon(path, functools.partial(self._opened_privately, head, asker))
+            elif head.method == b"GET" and head.none_match is not None and head.fields.asked is NOTHING:
                 self._files.stat_soon(path, functools.partial(self._known, head, asker))
             elif head.method == b"GET":
                 self._files.open_soon(path, functools.partial(self._opened, head, asker))
@@ -78,17 +118,19 @@ class Quick:
         except SfssError as error:
             self._fail(error, asker)
         except Exception:  # noqa: BLE001  it is logged, and whoever asked is told
-            self._finish(*problems.bug(f"{head.method.decode()} of {head.path}"), asker)
+            self._finish(*problems.bug(f"{head.method.decode()} of {head.path}", asker.request_id), asker)
 
     def _stored(self, method: bytes, asker: Asker, info: Info | SfssError) -> None:
         """Answer a PUT or a POST."""
         if isinstance(info, SfssError):
             self._fail(info, asker)
-            return
-        headers = {"ETag": answers.etag(info)}
-        if method == b"POST":
-            headers["Location"] = location(info.path)
-        self._finish(201 if method == b"POST" else 200, headers, b"", asker)
+        elif method == b"POST":
+            self._finish(201, {"ETag": answers.etag(info), "Location": location(info.path)}, b"", asker)
+        elif self._in_flight.stopping:
+            self._finish(200, {"ETag": answers.etag(info)}, b"", asker)
+        else:
+            self._in_flight.end()
+            asker.answer(200, heads.stored(info), _NO_CONTENT, last=False)
 
     def _known(self, head: Head, asker: Asker, info: Info | SfssError) -> None:
         """Answer a GET of who has the file already, if it is still the one; without reading it, where that can be."""
@@ -97,8 +139,8 @@ class Quick:
         elif head.none_match != answers.etag(info) or self._in_flight.stopping:
             self._files.open_soon(info.path, functools.partial(self._opened, head, asker))
         else:
-            self._done(304)
-            asker.answer(heads.not_modified(info), _NO_CONTENT, last=False)
+            self._in_flight.end()
+            asker.answer(304, heads.not_modified(info), _NO_CONTENT, last=False)
 
     def _opened(self, head: Head, asker: Asker, file: File | SfssError) -> None:
         """Answer a GET."""
@@ -114,31 +156,56 @@ class Quick:
         except SfssError as error:
             self._fail(error, asker)
         except Exception:  # noqa: BLE001  as above
-            self._finish(*problems.bug(f"GET of {head.path}"), asker)
+            self._finish(*problems.bug(f"GET of {head.path}", asker.request_id), asker)
+
+    def _opened_privately(self, head: Head, asker: Asker, file: File | SfssError) -> None:
+        """The same of one that not everybody may see: no cache between may keep it for others."""
+        try:
+            if isinstance(file, SfssError):
+                self._fail(file, asker, PRIVATE)
+            elif file.content is None:
+                self._in_flight.end()
+                asker.leave(file)
+            else:
+                status, headers, start, stop = answers.to_get(file.info, head.asked)
+                content = None if status == 304 else file.content[start:stop]
+                self._finish(status, headers | PRIVATE, content, asker)
+        except SfssError as error:
+            self._fail(error, asker, PRIVATE)
+        except Exception:  # noqa: BLE001  as above
+            self._finish(*problems.bug(f"GET of {head.path}", asker.request_id), asker)
 
     def _answer_whole(self, head: Head, info: Info, content: memoryview, asker: Asker) -> bool:
         """Answer as most GETs are answered: with the whole file."""
         if head.fields.asked is not NOTHING or head.none_match is not None or info.meta or self._in_flight.stopping:
             return False
         answer = heads.whole_file(info)
-        self._done(200)
-        asker.answer(answer, content, last=False)
+        self._in_flight.end()
+        asker.answer(200, answer, content, last=False)
         return True
 
-    def _fail(self, error: SfssError, asker: Asker) -> None:
-        """Answer with the error's problem document."""
-        self._finish(*problems.document(error, self._retry_after), asker)
+    def _fail(self, error: SfssError, asker: Asker, more: Mapping[str, str] = _NO_MORE) -> None:
+        """Answer with the error's problem document, and with ``more`` headers."""
+        status, headers, body = problems.document(error, self._retry_after, asker.request_id)
+        headers.update(more)
+        self._finish(status, headers, body, asker)
 
     def _finish(self, status: int, headers: dict[str, str], body: bytes | memoryview | None, asker: Asker) -> None:
         """Answer, and be done with the request. ``body`` None: of a 304, which has none."""
         last = self._in_flight.stopping
         head = heads.answer(status, headers, None if body is None else len(body), last=last)
-        self._done(status)
-        asker.answer(head, body or b"", last=last)
-
-    def _done(self, status: int) -> None:
-        self._tally.responded(status)
         self._in_flight.end()
+        asker.answer(status, head, body or b"", last=last)
+
+
+def _is_file(page: bytes) -> bool:
+    """Whether it is a file's and no page, which is sure where its first segment is written plainly."""
+    first = _FIRST.match(page)
+    return first is not None and not is_page(first[1].decode())
+
+
+def _has_path(head: Head) -> bool:
+    return has_path((head.query or b"").decode())
 
 
 @functools.lru_cache(256)  # as ``heads`` has the fields themselves: clients send the same again

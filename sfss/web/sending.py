@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 
 from aiohttp import web
 
+from sfss.access.keys import hidden
 from sfss.errors import SfssError
 from sfss.web.forwarded import asked_by
 
@@ -36,9 +37,8 @@ async def send(
         except (SfssError, TimeoutError) as error:
             why = error if isinstance(error, SfssError) else f"it was not read for {timeout:g} s"
             client = asked_by(request)
-            log.warning(
-                "%s://%s%s for %s was cut off: %s", client.scheme, client.host, request.rel_url, client.address, why
-            )
+            url = hidden(f"{client.scheme}://{client.host}{request.rel_url}")
+            log.warning("%s for %s was cut off: %s; what came is not all of it: ask again", url, client.address, why)
             if request.transport is not None:
                 request.transport.abort()
         except ConnectionError:  # whoever asked has gone

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import NamedTuple
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from sfss.errors import BadRequest, BodyTimeout, SfssError, Unavailable, UploadLocked
-from sfss.upload_state import State
+from sfss.access.keys import WRITE
+from sfss.access.rules import Wanted
+from sfss.errors import BadPath, BadRequest, BodyTimeout, SfssError, Unavailable, UploadLocked
+from sfss.upload_state import PARTIAL, State
 from sfss.uploads import Uploads
 from sfss.web import problems, tus
+from sfss.web.access import Guard
 from sfss.web.bodies import receive
 from sfss.web.conditional import PRECONDITIONS, http_date
 from sfss.web.digests import DIGESTS
@@ -27,8 +31,9 @@ _UNVERSIONED = ("OPTIONS", "GET", "HEAD")  # a browser may look at these URLs, t
 class UploadHandlers:
     """The handlers, over the uploads of one front. ``body_timeout`` and ``retry_after`` in seconds."""
 
-    def __init__(self, uploads: Uploads, *, body_timeout: float, retry_after: float) -> None:
+    def __init__(self, uploads: Uploads, guard: Guard, *, body_timeout: float, retry_after: float) -> None:
         self._uploads = uploads
+        self._guard = guard
         self._body_timeout = body_timeout
         self._problems = problems.middleware(retry_after)
         self._collection: Mapping[str, Handler] = {"OPTIONS": self._options, "POST": self._create}
@@ -52,6 +57,8 @@ class UploadHandlers:
                 raise web.HTTPMethodNotAllowed(method, handlers)
             if method not in _UNVERSIONED and request.headers.get("Tus-Resumable", "").strip() != tus.VERSION:
                 raise web.HTTPPreconditionFailed(text=f"Tus-Resumable: {tus.VERSION} is what is spoken here")
+            if not self._guard.is_open and method != "OPTIONS":  # that only tells what can be done
+                await self._judge(request, method)
             return await handlers[method](request)
 
         # Here, and not around all of the application, so that every answer gets what the protocol wants of it.
@@ -62,6 +69,27 @@ class UploadHandlers:
         if method == "HEAD":
             response.headers["Cache-Control"] = "no-store"
         return response
+
+    async def _judge(self, request: web.Request, method: str) -> None:
+        """Let through whoever may write what the upload is to become, and what it is made of. Raises as ``check``.
+
+        Where a part has no path, nobody knows whose it is: it is for whoever may write everything.
+        """
+        uploads = [] if method == "POST" else [_upload(request)]
+        if method == "POST":
+            begun = _begun(request)
+            if begun.about.path is None and begun.concat != PARTIAL:
+                raise BadPath("the upload has no path: add ?path=FOLDER/NAME, or path or filename to Upload-Metadata")
+            self._guard.check(request, _to_write(begun.about.path))
+            uploads = begun.partials
+        try:
+            self._guard.check_somewhere(request, WRITE)  # who may not is not told which uploads there are
+            for upload in uploads:
+                self._guard.check(request, _to_write(await self._uploads.path(upload)))
+        except Unavailable as error:
+            if method == "HEAD":
+                raise _not_to_be_seen(error) from None
+            raise
 
     # --- the methods ---
 
@@ -81,10 +109,7 @@ class UploadHandlers:
     async def _create(self, request: web.Request) -> web.Response:
         """POST: 201, with where the upload is. With a body, its first piece is in it."""
         headers = request.headers
-        given = ", ".join(headers.getall("Upload-Metadata", ()))
-        about = tus.about(_path_given(request), tus.metadata(given))
-        concat = headers.get("Upload-Concat", "").strip()
-        partials = tus.partials(concat)
+        about, given, concat, partials = _begun(request)
         wanted = State(
             expires=0,
             length=None if partials else tus.length(headers),
@@ -116,8 +141,7 @@ class UploadHandlers:
         try:
             state = await self._uploads.look(_upload(request))
         except Unavailable as error:
-            # At anything but 423, tus-js-client would give up what has come, and begin anew.
-            raise UploadLocked(f"the upload can't be looked at now: {error}") from None
+            raise _not_to_be_seen(error) from None
         headers = {"Upload-Offset": str(state.offset), **_expires(state)}
         if state.length is None:
             headers["Upload-Defer-Length"] = "1"
@@ -158,6 +182,32 @@ class UploadHandlers:
         except BodyTimeout:  # the protocol asks for it; and clients take 408 for a reason to give up
             _breaking_off(request)()
             raise
+
+
+class _Begun(NamedTuple):
+    """What a request says of the upload that it begins."""
+
+    about: tus.About
+    metadata: str  # as it was given
+    concat: str
+    partials: list[str]
+
+
+def _begun(request: web.Request) -> _Begun:
+    """Raises BadRequest."""
+    given = ", ".join(request.headers.getall("Upload-Metadata", ()))
+    about = tus.about(_path_given(request), tus.metadata(given))
+    concat = request.headers.get("Upload-Concat", "").strip()
+    return _Begun(about, given, concat, tus.partials(concat))
+
+
+def _to_write(path: str | None) -> Wanted:
+    return Wanted(WRITE, path or "", whole=path is None)
+
+
+def _not_to_be_seen(error: Unavailable) -> UploadLocked:
+    """For HEAD: at anything but 423, tus-js-client would give up what has come, and begin anew."""
+    return UploadLocked(f"the upload can't be looked at now: {error}")
 
 
 def _upload(request: web.Request) -> str:

@@ -1,4 +1,4 @@
-"""One of several workers: ``python -m sfss.web.worker NUMBER SOCKET TALLY``, as ``sfss/workers.py`` starts it.
+"""One of several workers: ``python -m sfss.web.worker NUMBER SOCKET TALLY BUCKETS``, as ``sfss/workers.py`` starts it.
 
 It serves on a listening socket, and counts in memory, that it gets as open files. Its standard input tells the
 settings, a line of JSON, and again when others are to be taken over; when that ends the service is gone, and so it
@@ -8,14 +8,14 @@ stops, as it does on SIGTERM. Its standard output says once that it serves, or w
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import socket
 import sys
 
-from sfss import config, eventloop, stopping
-from sfss.config import Settings
+from sfss import config, eventloop, logs, stopping
+from sfss.access.shared_rates import Buckets
+from sfss.config import Log, Settings
 from sfss.errors import ConfigError
 from sfss.web.app import serve
 from sfss.web.tally import Tally
@@ -25,15 +25,13 @@ _LONGEST = 64 * 1024 * 1024  # bytes of settings, in a line
 
 def main() -> int:
     """Serve until told to stop; returns the exit status."""
-    number, sock, memory = map(int, sys.argv[1:])
+    number, sock, memory, buckets = map(int, sys.argv[1:])
     name = f"worker {number}"
-    logging.basicConfig(
-        level=logging.INFO, format=f"%(asctime)s %(levelname)s %(name)s: {name}: %(message)s", stream=sys.stderr
-    )
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a client's broken form is the client's matter
+    logs.configure(Log(), name)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the service, which tells what came of it
     try:
-        eventloop.run(_serve(socket.socket(fileno=sock), Tally(memory, number - 1)))
+        counts = Tally(memory, number - 1), Buckets(buckets, number - 1)
+        eventloop.run(_serve(name, socket.socket(fileno=sock), *counts))
     except ConfigError as error:
         os.write(1, " ".join(str(error).split("\n")).encode() + b"\n")
         return 2
@@ -42,7 +40,7 @@ def main() -> int:
     return 0
 
 
-async def _serve(sock: socket.socket, tally: Tally) -> None:
+async def _serve(name: str, sock: socket.socket, tally: Tally, buckets: Buckets) -> None:
     stop, ready = asyncio.Event(), asyncio.Event()
     reloads: asyncio.Queue[Settings] = asyncio.Queue()
     stopping.set_when_told(stop)
@@ -54,8 +52,9 @@ async def _serve(sock: socket.socket, tally: Tally) -> None:
         first = await _told(lines)
         if first is None:
             return
+        logs.configure(first.log, name)
         hearing = asyncio.create_task(_hear(lines, reloads, stop))
-        serving = asyncio.create_task(serve(first, sock, stop, ready, reloads, tally))
+        serving = asyncio.create_task(serve(first, sock, stop, ready, reloads, tally, buckets))
         await asyncio.wait((serving, asyncio.create_task(ready.wait())), return_when=asyncio.FIRST_COMPLETED)
         if ready.is_set():
             os.write(1, b"ready\n")

@@ -23,7 +23,6 @@ from sfss.cluster.ring import Ring
 from sfss.errors import ConfigError
 from sfss.paths import key_of
 from sfss.web.app import serve
-from sfss.web.connections import RESERVE
 from sfss.web.tls import tls_context
 from tests.conftest import Nodes, StartFront
 from tests.servers import HOST, Service, free_port, sfss_node, stop_in_its_tracks, wait_for
@@ -224,10 +223,28 @@ class TestConnections:
     def test_there_are_never_more_than_the_open_files_allow(self) -> None:
         limits = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (600, 700)); from sfss.web.connections import *;"
         told = subprocess.run(
-            [sys.executable, "-c", f"{limits} print(allowed(), r.getrlimit(r.RLIMIT_NOFILE)[0])"],
+            [sys.executable, "-c", f"{limits} print(*room(), r.getrlimit(r.RLIMIT_NOFILE)[0])"],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        assert told.stdout.split() == [str(700 - RESERVE), "700"]
+        assert told.stdout.split() == ["350", "175", "700"]
+
+    async def test_many_who_come_at_once_are_let_in_without_coming_again(
+        self, our_nodes: Nodes, tmp_path: Path
+    ) -> None:
+        many = 600
+        with Service(tmp_path, settings={"SFSS_STORAGE_NODES": ",".join(our_nodes)}) as service:
+            assert service.process is not None
+            service.process.send_signal(signal.SIGSTOP)  # whoever comes waits in the kernel, if there is room
+            try:
+                async with asyncio.timeout(5):
+                    opened = await asyncio.gather(
+                        *(raw(service.port, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(many))
+                    )
+            finally:
+                service.process.send_signal(signal.SIGCONT)
+            for reader, writer in opened:
+                assert b" 200 " in await reader.readline()
+                writer.close()
 
     def test_too_few_open_files_are_named(self, tmp_path: Path) -> None:
         command = f"ulimit -n 100; exec {sys.executable} -m sfss --port 0"

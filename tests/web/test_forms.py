@@ -330,3 +330,18 @@ def test_nothing_that_comes_is_answered_otherwise_than_by_a_file_or_a_refusal(pi
         assert isinstance(content, bytes)
     except BadBody as refused:
         assert str(refused)
+
+
+async def test_the_file_s_size_is_told_before_it_has_come() -> None:
+    content = b"x" * 300_000
+    body = field(b"words") + upload_file(content) + f"--{BOUNDARY}--\r\n".encode()
+    form = Form(CONTENT_TYPE, lambda size: None)
+    told = set()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 65_536):
+            yield body[at : at + 65_536]
+
+    async for _ in form.file(chunks()):
+        told.add(len(body) - form.beside)
+    assert told == {len(content)}

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfss.addresses import parse_address
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.replication import Cluster
 from sfss.cluster.topology import Topology
-from sfss.config import Limits, Settings, parse_address
+from sfss.config import Limits, Settings
 from sfss.files import Files
 from sfss.manifest import NOTHING
 from sfss.policies import Policies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from typing import Literal
@@ -52,6 +53,21 @@ async def test_conditions_are_checked_without_add_and_cas(
         assert (await front.delete(url, headers={"If-Match": etag})).status == 412
         assert (await front.delete(url, headers={"If-Match": "*"})).status == 204
         assert (await front.get(url)).status == 404
+        assert server.violations == []
+
+
+@pytest.mark.parametrize("generation", ["bitcask", "tokyo"])
+async def test_of_racing_creators_at_one_front_one_wins_and_his_file_stays(
+    start_front: StartFront, generation: Literal["bitcask", "tokyo"]
+) -> None:
+    async with beansdb(generation) as server:
+        front = await start_front([f"{HOST}:{server.port}"], post={"enabled": True})
+        for number in range(3):
+            bodies = [secrets.token_bytes(100 if n % 2 else 150_000) for n in range(8)]
+            answers = await asyncio.gather(*(front.post(f"/images/{number}", data=body) for body in bodies))
+            statuses = [answer.status for answer in answers]
+            assert sorted(statuses) == [201] + [405] * 7
+            assert await (await front.get(f"/images/{number}")).read() == bodies[statuses.index(201)]
         assert server.violations == []
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
 import time
 from pathlib import Path
 
+from sfss.web.app import STATUS
 from tests.conftest import Client, Nodes, StartFront
 from tests.servers import HOST, free_port, sfss_node, stop_in_its_tracks
 
@@ -33,6 +35,8 @@ async def test_full_status_adds_the_front_and_what_it_knows_of_the_nodes(
     assert sorted(status["storages"]) == sorted(our_nodes)
     webserver = status["webserver"]
     assert webserver["responses"]["404"] == "1"
+    assert int(webserver["methods"]["GET"]["requests"]) >= 1
+    assert 0 < float(webserver["methods"]["GET"]["seconds"]) < 60
     assert webserver["warnings"] == []
     for node in our_nodes:
         assert webserver["nodes"][node]["kind"] == "sfss"
@@ -46,6 +50,13 @@ async def test_full_status_warns_of_nodes_that_throw_files_away(
     front = await start_front(memcached_nodes)
     webserver = (await (await front.get("/status?format=full")).json())["webserver"]
     assert [node in warning for node, warning in zip(memcached_nodes, webserver["warnings"], strict=True)] == [True] * 3
+
+
+async def test_full_status_warns_of_two_nodes_that_are_one(start_front: StartFront, our_nodes: Nodes) -> None:
+    again = our_nodes[0].replace(HOST, "localhost")
+    front = await start_front([*our_nodes, again])
+    [warning] = (await (await front.get("/status?format=full")).json())["webserver"]["warnings"]
+    assert f"nodes {our_nodes[0]} and {again} are one store under two names" in warning
 
 
 async def test_a_format_that_is_none_is_refused(front: Client) -> None:
@@ -96,3 +107,26 @@ async def test_with_no_node_at_all_status_is_504_and_the_front_is_alive_but_not_
     ready = await front.get("/readyz")
     assert ready.status == 503
     assert "can't be connected to" in str(await ready.json())
+
+
+async def test_health_is_ok_degraded_or_down_as_nodes_are_here(start_front: StartFront, tmp_path: Path) -> None:
+    port = free_port()
+    with sfss_node(tmp_path / "one") as (first, _):
+        front = await start_front(
+            [f"{HOST}:{first}", f"{HOST}:{port}"], storage={"retry_after": 0.1, "connect_timeout": 1.0}
+        )
+        answer = await front.get("/health")
+        told = await answer.json()
+        assert (answer.status, told["status"], told["nodes"]["here"]) == (200, "degraded", 1)
+        assert list(told["nodes"]["away"]) == [f"{HOST}:{port}"]
+        with sfss_node(tmp_path / "two", port=port):
+            while (told := await (await front.get("/health")).json())["nodes"]["here"] < 2:
+                await asyncio.sleep(0.05)
+            assert (told["status"], told["nodes"]["away"], told["checks"]) == ("ok", {}, {})
+            front.app[STATUS].checks["catalogue"] = lambda: "it is away"
+            answer = await front.get("/health")
+            told = await answer.json()
+            assert (answer.status, told["status"], told["checks"]) == (200, "degraded", {"catalogue": "it is away"})
+    while (answer := await front.get("/health")).status == 200:
+        await asyncio.sleep(0.05)
+    assert (answer.status, (await answer.json())["status"]) == (503, "down")

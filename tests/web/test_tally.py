@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sfss.cluster.copies import Counts
-from sfss.web.tally import COPIES, NAMES, Tally
+from sfss.traffic import BOUNDS, Taken
+from sfss.web.tally import COPIES, MOST_NODES, NAMES, Tally
 
 
 @pytest.fixture
@@ -97,3 +98,55 @@ def test_a_worker_that_is_killed_leaves_no_half_of_a_number(tmp_path: Path) -> N
             assert seen <= tally.responses()[200] < border + (1 << 31)
             assert tally.places()[1].starts == starts
         assert tally.total("handoffs") == 5
+
+
+def _taken(answers: int, seconds: float, timeouts: int) -> Taken:
+    return Taken([0, answers, *[0] * (len(BOUNDS) - 1)], seconds, [timeouts, 0, 0])
+
+
+def test_requests_to_a_node_are_summed_whatever_its_place_in_each_row(memory: mmap.mmap) -> None:
+    first, second = Tally(memory, 0), Tally(memory, 1)
+    first.exchanged("a:1", _taken(1, 0.5, 0))
+    first.exchanged("b:1", _taken(2, 1.0, 1))
+    second.exchanged("b:1", _taken(3, 1.5, 0))
+    Tally(memory, 1).exchanged("b:1", _taken(1, 0.0, 1))  # the next one in its place
+    told = Tally(memory, 2).traffic("b:1")
+    assert (told.seconds.counts[1], told.seconds.sum, told.failures["timeout"]) == (6, 2.5, 2)
+    assert Tally(memory).traffic("a:1").seconds.counts[1] == 1
+    assert sum(Tally(memory).traffic("c:1").seconds.counts) == 0
+
+
+def test_of_more_nodes_than_there_is_room_for_nothing_is_told_and_nothing_breaks(memory: mmap.mmap) -> None:
+    tally = Tally(memory, 1)
+    for number in range(MOST_NODES + 10):
+        tally.exchanged(f"node{number}:1", _taken(1, 0.0, 0))
+    counted = [sum(tally.traffic(f"node{number}:1").seconds.counts) for number in range(MOST_NODES + 10)]
+    assert counted == [1] * MOST_NODES + [0] * 10
+    assert Tally(memory, 2).responses() == {}
+    assert Tally(memory, 2).places()[2].starts == 0
+
+
+def test_a_worker_s_state_ends_with_it_and_its_counts_do_not(memory: mmap.mmap) -> None:
+    tally = Tally(memory, 1)
+    tally.begin()
+    tally.put("in_flight", 3)
+    tally.add("handoffs", 4)
+    assert (tally.total("in_flight"), tally.each("in_flight")) == (3, [0, 3, 0])
+    Tally(memory).ended(1)
+    assert (tally.total("in_flight"), tally.total("handoffs")) == (0, 4)
+
+
+def test_methods_statuses_times_and_sizes_are_kept_apart(memory: mmap.mmap) -> None:
+    tally = Tally(memory, 2)
+    tally.responded(599, "GET", 10**18, 2**50)
+    tally.responded(100, b"HEAD", 0, 0)
+    tally.responded(200, "PROPFIND", 500_000, 256)
+    told = Tally(memory).answered()
+    assert {method: answered.statuses for method, answered in told.items()} == {
+        "GET": {599: 1}, "HEAD": {100: 1}, "other": {200: 1},
+    }  # fmt: skip
+    assert (told["GET"].seconds.counts[-1], told["GET"].bytes.counts[-1]) == (1, 1)
+    assert told["GET"].seconds.sum == pytest.approx(1e9)
+    assert (told["other"].seconds.counts[0], told["other"].bytes.counts[0]) == (1, 1)  # bounds are within
+    assert sum(map(sum, (answered.seconds.counts for answered in told.values()))) == 3
+    assert tally.total("pid") == 0
