@@ -1,5 +1,8 @@
 """The command line: wiring only. Parses, builds settings, starts what was asked for, turns errors into exit statuses.
 
+What a command says and takes stands in a module of its own, which is imported only where that command may be meant:
+nodes are processes of this program, too, and start the sooner for it.
+
 Exit statuses: 0 it worked; 1 it didn't (a node or a server is away); 2 the command, a setting or a data directory is
 wrong; 130 interrupted. ``put``, ``get``, ``rm``, ``stat`` and ``bench`` have more of them: ``client/failures.py``.
 """
@@ -7,65 +10,58 @@ wrong; 130 interrupted. ``put``, ``get``, ``rm``, ``stat`` and ``bench`` have mo
 from __future__ import annotations
 
 import argparse
-import http.client
-import json
+import contextlib
+import functools
 import logging
-import os
-import ssl
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Sequence
-from typing import Any
-
-import msgspec
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import sfss
-from sfss import config, healing, listing_cli
-from sfss.client import commands as client_commands
-from sfss.config import Settings
+from sfss import logs
+from sfss.config import Log, Settings
 from sfss.errors import ConfigError
-from sfss.node import maintenance
+from sfss.options import add_config, add_service, add_settings, add_workers, settings_of
+
+if TYPE_CHECKING:
+    import http.client
+
+    from sfss.catalogue.catalogue import Catalogue
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
 
 EXAMPLES = """\
 examples:
   sfss                                          serve on 127.0.0.1:8255, on three nodes of its own under ./sfss-data
-  sfss --host 0.0.0.0 --port 80                 the same for everybody
+  SFSS_ACCESS_ANONYMOUS=read,write sfss --host 0.0.0.0 --port 80       the same for everybody
   sfss --workers auto                           with a process for each core
   sfss --config conf/sfss.toml                  with settings from a file
   SFSS_STORAGE_NODES=a:11211,b:11211 sfss       on other machines' nodes
   sfss node --port 7900 --data /srv/sfss        one storage node
   sfss node backup --data /srv/sfss /mnt/b1     a copy of what it holds, while it serves
   sfss node import cache:11211                  what a memcached or Beansdb holds, to the node on 127.0.0.1:7900
-  sfss status                                   what the nodes of a running service say
+  sfss status --watch                           how a running service and its nodes are, live
+  sfss nodes                                    which they are, and how full
   sfss put cat.jpg photos/                      a file to a running service; with -r, folders
   sfss get photos/cat.jpg .                     and back; also sfss stat, sfss rm
   sfss ls -l photos/                            which files there are; sfss du counts them
+  sfss key create --prefix photos/ --may read   a key for who isn't everybody; see docs/access.rst
+  sfss sign photos/cat.jpg                      a URL that lets anybody read that file, for an hour
   sfss bench                                    how fast a running service is, from here
+  sfss namespace create photos --copies 3       a first segment of paths with rules of its own
   sfss repair                                   bring every copy of every file where it belongs
-"""
-
-NODE_EXAMPLES = """\
-examples:
-  sfss node --data /srv/sfss                            on 127.0.0.1:7900
-  sfss node --data /srv/sfss --host 10.0.0.7            for the other machines of a network that you trust
-  sfss node --data /srv/sfss --cache 1GiB               with more memory for what is read often
-  printf 'stats\\r\\nquit\\r\\n' | nc 127.0.0.1 7900       what it has and does
-  sfss node backup --data /srv/sfss /mnt/monday         while it serves, or while it doesn't
-  sfss node verify --data /mnt/monday
-  sfss node import cache:11211                          moves in what a memcached or Beansdb holds
-
-SIGTERM stops it in good order: what was asked is answered, and the next start has nothing to recover.
-Exit status: 0 it was told to stop; 2 an option or the data directory is wrong, and the message says what to do.
-docs/operations/node.rst is the operator's page, docs/node-protocol.rst the programmer's.
+  sfss reindex                                  make the catalogue anew, where there is one
+  sfss post migrate --url postgresql://h/data   the tables of a node that is a PostgreSQL
+  sfss post --url postgresql://h/data           each file at a URL of its own, written once; see docs/post.rst
+  sfss worker --config FILE                     move what was written behind to the nodes
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a client's broken form is the client's matter
+    words = sys.argv[1:] if arguments is None else arguments
+    options = _parser(words).parse_args(words)
+    logs.configure(Log(format="text"))  # people call commands; what serves is told otherwise
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
@@ -76,255 +72,255 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    form = argparse.RawDescriptionHelpFormatter
+def _parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser for these words: with the command that they begin with; where they begin otherwise, with all."""
     parser = argparse.ArgumentParser(
         prog="sfss",
         description="A small-file service: files by path over HTTP, kept on memcached-protocol nodes.",
         epilog=EXAMPLES,
-        formatter_class=form,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"sfss {sfss.__version__}")
-    _add_settings(parser)
-    _add_workers(parser)
+    add_settings(parser)
+    add_workers(parser)
     parser.set_defaults(run=_serve)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", description="without one, sfss serves")
-
-    node = commands.add_parser(
-        "node",
-        help="run one storage node",
-        description="A storage node: a server of memcached's text protocol that keeps its items on disk and forgets\n"
-        "nothing. Any memcached client can use it. Whoever reaches its port may read and change everything.",
-        epilog=NODE_EXAMPLES,
-        formatter_class=form,
-    )
-    node.add_argument("--host", default="127.0.0.1", help="address to answer on (default: %(default)s)")
-    node.add_argument("--port", type=int, default=7900, help="port to answer on, 0 for any (default: %(default)s)")
-    node.add_argument("--data", metavar="DIR", help="where the items lie; made if it isn't there")
-    node.add_argument("--durability", choices=("fsync", "os"), default="fsync",
-                      help="fsync: acknowledged means on disk, even if the power fails; os: handed to the kernel, lost"
-                      " only if the machine stops (default: %(default)s)")  # fmt: skip
-    node.add_argument(
-        "--max-item-size", default="8MiB", metavar="SIZE", help="largest value that it takes (default: %(default)s)"
-    )
-    node.add_argument("--max-connections", type=int, default=10_000, metavar="N",
-                      help="clients at a time; one more is told so and hung up on (default: %(default)s)")  # fmt: skip
-    node.add_argument("--cache", default="96MiB", metavar="SIZE",
-                      help="memory for what is read often; a node needs some 150 MiB beside it (default: %(default)s)"
-                      )  # fmt: skip
-    node.add_argument("--stop-with-parent", action="store_true", help="stop when standard input ends")
-    node.add_argument("--recover", action="store_true",
-                      help="start on a damaged directory with what is left of it; what that means is in"
-                      " docs/operations/node.rst")  # fmt: skip
-    node.set_defaults(run=_node)
-    maintenance.add_commands(node)
-
-    status = commands.add_parser("status", help="show what the nodes of a running service say")
-    _add_settings(status)
-    status.add_argument("--json", action="store_true", help="print /status?format=full as it is")
-    status.set_defaults(run=_status)
-
-    for listing_command in listing_cli.add_commands(commands):
-        _add_settings(listing_command)
-        listing_command.set_defaults(run=_list)
-
-    for client_command in client_commands.add_commands(commands):
-        _add_settings(client_command)
-        client_command.set_defaults(run=_transfer)
-
-    for healing_command in healing.add_commands(commands):
-        _add_config(healing_command)
-        healing_command.set_defaults(run=_heal)
-
-    about_settings = commands.add_parser("config", help="check settings").add_subparsers(required=True, metavar="check")
-    check = about_settings.add_parser("check", help="say what is wrong with the settings, or show what they come to")
-    _add_settings(check)
-    _add_workers(check)
-    check.set_defaults(run=_check)
+    meant = [add for add, names in _COMMANDS.items() if words and words[0] in names]
+    for add in meant or _COMMANDS:
+        add(commands)
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    _add_config(parser)
-    parser.add_argument("--host", default=argparse.SUPPRESS, help="server.host (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=argparse.SUPPRESS, help="server.port (default: 8255)")
+# --- commands: each adds its parser, or those that go together, and says what they run ---
 
 
-def _add_workers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", metavar="N", default=argparse.SUPPRESS,
-                        help="server.workers: processes that serve, or auto for one per core (default: 1)")  # fmt: skip
+def _add_node(commands: Commands) -> None:
+    from sfss.node import command
+
+    command.add_command(commands)
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    # SUPPRESS: an option that stands before the command isn't undone by its default behind it.
-    parser.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS,
-                        help="settings in TOML, see conf/sfss.toml (default: $SFSS_CONFIG, or none)")  # fmt: skip
+def _add_status(commands: Commands) -> None:
+    from sfss import status_cli
+    from sfss.asking import ask
+
+    def run(options: argparse.Namespace) -> int:
+        def ask_status(show: status_cli.Show, say: Callable[[str], None]) -> int:
+            return ask(options, "/status?format=full", show, say=say)
+
+        return status_cli.run(options, ask_status)
+
+    status = commands.add_parser("status", help="show what the nodes of a running service say")
+    add_service(status)
+    status_cli.add_options(status)
+    status.set_defaults(run=run)
 
 
-def _settings(options: argparse.Namespace) -> Settings:
-    given = {key: value for key in ("host", "port", "workers") if (value := getattr(options, key, None)) is not None}
-    file = getattr(options, "config", None) or os.environ.get("SFSS_CONFIG")
-    return config.load(file, os.environ, {"server": given})
+def _add_nodes(commands: Commands) -> None:
+    from sfss import nodes_cli
+    from sfss.asking import ask
+
+    nodes_cli.add_command(commands, add_service, lambda options, show: ask(options, "/nodes", show))
 
 
-# --- sfss: serve ---
+def _add_listing(commands: Commands) -> None:
+    from sfss import listing_cli
+    from sfss.asking import ask
+
+    def run(options: argparse.Namespace) -> int:
+        def show(answer: http.client.HTTPResponse) -> int:
+            return listing_cli.run(options, answer)
+
+        return ask(options, listing_cli.target(options), show, {"Accept": listing_cli.NDJSON})
+
+    for command in listing_cli.add_commands(commands):
+        add_service(command)
+        command.set_defaults(run=run)
+
+
+def _add_namespace(commands: Commands) -> None:
+    from sfss import namespace_cli
+    from sfss.asking import ask
+
+    def run(options: argparse.Namespace) -> int:
+        def show(answer: http.client.HTTPResponse) -> int:
+            return namespace_cli.run(options, answer.read())
+
+        method, target, body = namespace_cli.request(options)
+        headers = {"Content-Type": "application/json"} if body else {}
+        if method == "PUT":  # one that is there is changed by `set`, which leaves alone what isn't said
+            headers["If-None-Match"] = "*"
+        return ask(options, target, show, headers, method, body)
+
+    for command in namespace_cli.add_commands(commands):
+        add_service(command)
+        command.set_defaults(run=run)
+
+
+def _add_client(commands: Commands) -> None:
+    from sfss.asking import trusting, url_of
+    from sfss.client import commands as client
+
+    def run(options: argparse.Namespace) -> int:
+        server = settings_of(options).server
+        return client.run(options, url_of(server), trusting(server))
+
+    for command in client.add_commands(commands):
+        add_settings(command)
+        command.set_defaults(run=run)
+
+
+def _add_healing(commands: Commands) -> None:
+    from sfss import healing
+
+    def run(options: argparse.Namespace) -> int:
+        settings = settings_of(options)
+        from sfss.assembly import adopt_namespaces, create_parts
+
+        return healing.run(options, settings, functools.partial(create_parts, settings), adopt_namespaces)
+
+    for command in healing.add_commands(commands):
+        add_config(command)
+        command.set_defaults(run=run)
+
+
+def _add_access(commands: Commands) -> None:
+    from sfss import access_cli
+    from sfss.asking import url_of
+
+    def run(options: argparse.Namespace) -> int:
+        settings = settings_of(options)
+        from sfss.assembly import adopt_namespaces, create_parts
+
+        logging.getLogger("sfss.backends").setLevel(logging.WARNING)  # that nodes are here goes without saying
+        return access_cli.run(options, settings, functools.partial(create_parts, settings), adopt_namespaces)
+
+    def run_sign(options: argparse.Namespace) -> int:
+        settings = settings_of(options)
+        return access_cli.sign(options, settings, url_of(settings.server))
+
+    for command in access_cli.add_commands(commands):
+        add_config(command)
+        command.set_defaults(run=run)
+    sign = access_cli.add_sign(commands)
+    add_settings(sign)
+    sign.set_defaults(run=run_sign)
+
+
+def _add_reindex(commands: Commands) -> None:
+    from sfss import reindexing
+
+    def run(options: argparse.Namespace) -> int:
+        settings = settings_of(options)
+        if not settings.catalogue.url:
+            raise ConfigError(
+                "catalogue.url: there is no catalogue: set it where the fronts have it, and name that file here"
+            )
+        return reindexing.run(options, functools.partial(_catalogue, settings))
+
+    reindex = reindexing.add_command(commands)
+    add_config(reindex)
+    reindex.set_defaults(run=run)
+
+
+@contextlib.asynccontextmanager
+async def _catalogue(settings: Settings) -> AsyncIterator[Catalogue]:
+    """The catalogue, with the nodes connected."""
+    from sfss.assembly import adopt_namespaces, create_parts
+    from sfss.web.app import create_catalogue
+
+    cluster, members, registry = create_parts(settings)
+    catalogue = create_catalogue(settings, cluster, registry)
+    await members.start()
+    try:
+        await adopt_namespaces(cluster, members, registry, settings)  # or copies would be looked for elsewhere
+        yield catalogue
+    finally:
+        await catalogue.disconnect()
+        await members.close()
+        await cluster.close()
+
+
+def _add_post(commands: Commands) -> None:
+    from sfss.post import cli as post_cli
+
+    post = post_cli.add_command(commands)
+    add_settings(post, port=8080)
+    add_workers(post)
+    post.set_defaults(run=_post)
+
+
+def _add_worker(commands: Commands) -> None:
+    from sfss import behind_cli
+
+    def run(options: argparse.Namespace) -> int:
+        settings = settings_of(options)
+        if options.ask is None:
+            logs.configure(settings.log)
+        if not settings.short_term:
+            raise ConfigError(
+                "write_behind: no policy has it, so there is nothing to move: name the fronts' file with --config"
+            )
+        from sfss import behind_service
+
+        stores = functools.partial(behind_service.stores, settings)
+        workers = functools.partial(behind_service.workers, settings, functools.partial(settings_of, options))
+        return behind_cli.run(options, stores, workers, patience=settings.server.shutdown_timeout)
+
+    for command in behind_cli.add_command(commands):
+        add_config(command)
+        command.set_defaults(run=run)
+
+
+def _add_check(commands: Commands) -> None:
+    from sfss import config_cli
+
+    config_cli.add_command(commands)
+
+
+# By which names they are called; in the order in which they are shown.
+_COMMANDS: dict[Callable[[Commands], None], tuple[str, ...]] = {
+    _add_node: ("node",),
+    _add_status: ("status",),
+    _add_nodes: ("nodes",),
+    _add_listing: ("ls", "du"),
+    _add_namespace: ("namespace",),
+    _add_client: ("put", "get", "rm", "stat", "bench"),
+    _add_healing: ("repair", "rebalance", "sweep"),
+    _add_access: ("key", "sign"),
+    _add_reindex: ("reindex",),
+    _add_post: ("post",),
+    _add_worker: ("worker",),
+    _add_check: ("config",),
+}
+
+
+# --- what serves ---
 
 
 def _serve(options: argparse.Namespace) -> int:
-    settings = _settings(options)
+    settings = settings_of(options, serves=True)
+    logs.configure(settings.log)
     from sfss import service  # here, for a node needs none of it
 
-    service.run(settings, lambda: _settings(options))
+    service.run(settings, lambda: settings_of(options, serves=True))
     return 0
 
 
-# --- the other commands ---
+def _post(options: argparse.Namespace) -> int:
+    from sfss.post import cli as post_cli
+    from sfss.post import serving
 
+    if options.run_migrate:
+        return post_cli.run_migrate(options)
+    serving.enter(options)
 
-def _node(options: argparse.Namespace) -> int:
-    from sfss.node.server import NodeSettings, run
+    def read() -> Settings:
+        return settings_of(options, serves=True, defaults=serving.DEFAULTS, more=serving.overrides(options))
 
-    if not 0 <= options.port <= 65535:
-        raise ConfigError(f"--port: {options.port} is no port, they go to 65535")
-    settings = NodeSettings(
-        host=options.host,
-        port=options.port,
-        data=maintenance.data_of(options),
-        durability=options.durability,
-        max_item_size=_size(options.max_item_size, "--max-item-size"),
-        max_connections=options.max_connections,
-        cache=_size(options.cache, "--cache"),
-        recover=options.recover,
-        stop_with_parent=options.stop_with_parent,
-    )
-    run(settings)
+    settings = read()
+    logs.configure(settings.log)
+    from sfss import service  # as above
+
+    service.run(settings, read)
     return 0
-
-
-def _size(text: str, option: str) -> int:
-    try:
-        return config.parse_size(text)
-    except ValueError as error:
-        raise ConfigError(f"{option}: {error}") from None
-
-
-def _check(options: argparse.Namespace) -> int:
-    settings = _settings(options)
-    from sfss.web.tls import tls_context
-
-    tls_context(settings)
-    for section, keys in config.as_dict(settings).items():
-        print(f"[{section}]")
-        for key, value in keys.items():
-            print(f"{key} = {json.dumps(value, ensure_ascii=False)}")
-        print()
-    for policy, rules in zip(settings.policy, settings.by_prefix.values(), strict=True):
-        print(f"[[policy]]\nprefix = {json.dumps(policy.prefix, ensure_ascii=False)}")
-        for key in ("pieces", "copies", "write_quorum", "read_quorum", "max_file_size"):
-            if key != "pieces" or policy.pieces is not None:
-                print(f"{key} = {getattr(rules, key)}")
-        print()
-    print(f"# good: files go to {', '.join(map(str, settings.nodes))}")
-    return 0
-
-
-def _heal(options: argparse.Namespace) -> int:
-    settings = _settings(options)
-    from sfss.web.app import create_cluster
-
-    return healing.run(options, settings, lambda: create_cluster(settings))
-
-
-def _status(options: argparse.Namespace) -> int:
-    def show(answer: http.client.HTTPResponse) -> int:
-        body = answer.read()
-        status = msgspec.json.decode(body, type=_Status)
-        print(json.dumps(json.loads(body), indent=2, ensure_ascii=False) if options.json else _table(status))
-        return 0
-
-    return _ask(options, "/status?format=full", show)
-
-
-def _list(options: argparse.Namespace) -> int:
-    def show(answer: http.client.HTTPResponse) -> int:
-        return listing_cli.run(options, answer)
-
-    return _ask(options, listing_cli.target(options), show, {"Accept": listing_cli.NDJSON})
-
-
-def _transfer(options: argparse.Namespace) -> int:
-    server = _settings(options).server
-    return client_commands.run(options, _url(server), _trusting(server))
-
-
-def _ask(
-    options: argparse.Namespace,
-    target: str,
-    show: Callable[[http.client.HTTPResponse], int],
-    headers: dict[str, str] | None = None,
-) -> int:
-    """Ask the running service, and show what it answers; 1 if that fails."""
-    server = _settings(options).server
-    url = _url(server) + target
-    begun = False
-    try:
-        request = urllib.request.Request(url, headers=headers or {})  # noqa: S310
-        with urllib.request.urlopen(request, timeout=30, context=_trusting(server)) as answer:  # noqa: S310
-            begun = True
-            return show(answer)
-    except urllib.error.HTTPError as error:
-        print(f"sfss: {url} answers {error}{_detail(error)}", file=sys.stderr)
-    except (OSError, http.client.HTTPException) as error:
-        reason = str(getattr(error, "reason", error)).strip()
-        what = f"the answer of {url} broke off" if begun else f"no service answers at {url}"
-        todo = "its log says why" if begun else "start it, or name it with --host and --port"
-        print(f"sfss: {what}: {reason}; {todo}", file=sys.stderr)
-    except msgspec.DecodeError:
-        print(f"sfss: what answers at {url} is no sfss: name one with --host and --port", file=sys.stderr)
-    return 1
-
-
-def _url(server: config.Server) -> str:
-    """Where to reach the service that these settings are of."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104
-    host = f"[{host}]" if ":" in host else host
-    return f"{'https' if server.tls_certificate else 'http'}://{host}:{server.port}"
-
-
-class _Status(msgspec.Struct):
-    """What is shown of /status?format=full."""
-
-    storages: dict[str, dict[str, str]]
-    webserver: dict[str, Any]
-
-
-def _trusting(server: config.Server) -> ssl.SSLContext | None:
-    """Trusts the service's own certificate, by whomever it was signed and for whatever name. Raises ConfigError."""
-    if not server.tls_certificate:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=server.tls_certificate)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"server.tls_certificate {server.tls_certificate} can't be used: {error}") from None
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.check_hostname = False
-    return context
-
-
-def _detail(error: urllib.error.HTTPError) -> str:
-    """What a problem document says, after a colon; nothing if it is none."""
-    try:
-        return f": {json.loads(error.read())['detail']}"
-    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
-        return ""
-
-
-def _table(status: _Status) -> str:
-    columns = ("items", "bytes", "gets", "hits", "sets", "uptime", "version")
-    keys = ("curr_items", "bytes", "cmd_get", "get_hits", "cmd_set", "uptime", "version")
-    rows = [("node", *columns)]
-    for node, stats in status.storages.items():
-        rows.append((node, *((stats.get(key, "-") for key in keys) if stats else ("away", *["-"] * 6))))
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([*lines, *(f"warning: {warning}" for warning in status.webserver.get("warnings", []))])

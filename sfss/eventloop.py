@@ -6,6 +6,7 @@ Nothing depends on which it is. ``docs/decisions/0017-quick-way.rst`` and ``0019
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -20,3 +21,13 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """``asyncio.run``."""
     with asyncio.Runner(loop_factory=new) as runner:
         return runner.run(work)
+
+
+def settled() -> None:
+    """What is there now stays as long as the process: have the garbage collector look at it no more.
+
+    All modules together are 42,000 objects at a front, and 21,000 at a node. To look at them again takes 20 ms and
+    5 ms, in which nobody is answered, each time that a quarter as many new ones have come and stayed.
+    """
+    gc.collect()
+    gc.freeze()

@@ -12,22 +12,47 @@ import functools
 import hashlib
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    MutableMapping,
+    Sequence,
+)
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from sfss import manifest, paths, record
+from sfss import manifest, paths, record, replaced
+from sfss.bounds import Bound
 from sfss.cluster.background import Background
 from sfss.cluster.listing import Found as Found
 from sfss.cluster.listing import Listing
-from sfss.cluster.replication import Cluster, Token
-from sfss.config import Limits
-from sfss.errors import BadRequest, Damaged, Gone, NotFound, PreconditionFailed, SfssError, TooLarge, Unavailable
+from sfss.cluster.replication import Cluster
+from sfss.config import Limits, Settings
+from sfss.errors import (
+    BadRequest,
+    Damaged,
+    Gone,
+    NoCatalogue,
+    NodeAway,
+    NotFound,
+    PreconditionFailed,
+    SfssError,
+    TooLarge,
+    Unavailable,
+)
 from sfss.manifest import NOTHING, Manifest
+from sfss.namespaces import Namespaces
 from sfss.policies import Policies, Rules
-from sfss.record import Header, Kind, Record
+from sfss.quotas import Quotas
+from sfss.record import MAX_OVERHEAD, Header, Kind, Record
 from sfss.stripes import ALWAYS_FITS, Stripes
 from sfss.told import Tasks, Tell
+from sfss.traffic import Taken
 
 SMALL = ALWAYS_FITS  # bytes of a file that one record has room for, whatever is set
 # How often a conditional write begins again because another one came in between.
@@ -71,6 +96,81 @@ class _Draft:
         self.record = record.encode(self.header, payload)
 
 
+class Search(NamedTuple):
+    """Which files are wanted; what is None, or empty, is wanted whatever it is."""
+
+    text: str = ""  # somewhere in the path, as it is written
+    prefix: str = ""
+    type: str | None = None
+    min_size: int | None = None  # bytes
+    max_size: int | None = None
+
+
+class Noting(Protocol):
+    """A catalogue. It is told what the nodes have kept, and never fails: what it can't write down at once it owes."""
+
+    def note_soon(self, path: str, header: Header, striped: Manifest, done: Callable[[], None]) -> None:
+        """A file was stored, or deleted if that is a tombstone's header; ``done``: the answer may leave."""
+
+    async def note(self, path: str, header: Header, striped: Manifest) -> None:
+        """The same for coroutines."""
+
+    def doubt(self, path: str) -> None:
+        """Whether a write has been kept isn't known."""
+
+    def list(
+        self, prefix: str, after: str, *, folders: bool = False, wanted: int = 0
+    ) -> AsyncGenerator[Sequence[Found], None]:
+        """As ``Files.list``. Raises CatalogueAway where a file might be left out; Unavailable, Damaged."""
+
+    async def search(self, wanted: Search, after: str, limit: int) -> tuple[Sequence[Found], bool]:
+        """The first files behind ``after``, and whether none may be left out. Raises CatalogueAway."""
+
+    def status(self) -> dict[str, object]:
+        """What is known of it."""
+
+
+class Records(Protocol):
+    """Who keeps the record of a path; the methods are those of ``Cluster``, whose tokens are its own."""
+
+    async def get(self, key: bytes) -> Record | None: ...
+    def get_soon(self, key: bytes, tell: Tell[Record | None]) -> None: ...
+    async def head(self, key: bytes) -> Header | None: ...
+    def head_soon(self, key: bytes, tell: Tell[Header | None]) -> None: ...
+    async def put_right(self, key: bytes) -> None: ...
+    async def hold(self, key: bytes) -> None: ...
+    async def get_for_update(self, key: bytes) -> tuple[Header | None, Any]: ...
+    async def put(self, key: bytes, data: bytes) -> bool: ...
+    def put_soon(self, key: bytes, data: bytes, tell: Tell[bool]) -> None: ...
+    async def put_if(self, key: bytes, data: bytes, token: Any) -> bool: ...
+    async def delete(self, key: bytes, tombstone: bytes) -> bool: ...
+    async def delete_if(self, key: bytes, tombstone: bytes, token: Any) -> bool: ...
+
+
+Stored = Callable[[str, str, bool, int], AsyncGenerator[Sequence[Found], None]]
+
+
+class Behind(Protocol):
+    """Write-behind: records that wait elsewhere until a worker puts them on the nodes, notes and frees what follows."""
+
+    def at(self, path: str) -> Records | None:
+        """Who keeps the record of a path first; None if that is the cluster. Raises Unavailable."""
+
+    def may_be_under(self, prefix: str) -> bool:
+        """Whether paths that begin so may wait."""
+
+    async def any_under(self, prefix: str) -> bool:
+        """Whether one waits. Raises Unavailable, Damaged."""
+
+    def over(
+        self, stored: Stored, prefix: str, after: str, *, folders: bool = False, wanted: int = 0
+    ) -> AsyncGenerator[Sequence[Found], None]:
+        """A list of what is ``stored``, with what waits in its place. Raises Unavailable, Damaged."""
+
+    async def status(self, *, ask: bool = True) -> dict[str, dict[str, Any]]:
+        """What is known of each place where records wait; with ``ask`` what it tells of itself, too."""
+
+
 # Is called with what is there now, None for no file; raises PreconditionFailed to stop the write.
 Condition = Callable[[Info | None], None]
 
@@ -79,12 +179,27 @@ class Files:
     """Files by path on a cluster."""
 
     def __init__(
-        self, cluster: Cluster, *, policies: Policies, limits: Limits, background: Background | None = None
+        self,
+        cluster: Cluster,
+        *,
+        policies: Policies,
+        limits: Limits,
+        background: Background | None = None,
+        catalogue: Noting | None = None,
+        namespaces: Namespaces | None = None,
+        quotas: Quotas | None = None,
+        behind: Behind | None = None,
+        stripes: Stripes | None = None,
     ) -> None:
         self._cluster = cluster
+        self._behind = behind
+        self._record_size = limits.record_size
         self._policies = policies
-        self.stripes = Stripes(cluster, limits)
+        self.stripes = stripes or Stripes(cluster, limits)
         self._background = background
+        self._catalogue = catalogue
+        self._namespaces = namespaces or Namespaces(Settings())
+        self._quotas = quotas
         self._front = secrets.randbits(32)
         self._last_version = 0
         self._writing = Tasks()
@@ -96,13 +211,19 @@ class Files:
         await self.stripes.close()
 
     async def open(self, path: str) -> File:
-        """The file at a path, every byte checked that is in memory. Raises BadPath, NotFound, Damaged, NodeError."""
-        paths.check(path)
-        return self._opened(path, await self._cluster.get(paths.key_of(path)))
+        """The file at a path, every byte checked that is in memory.
+
+        Raises BadPath, UnknownNamespace, NamespaceDisabled, NotFound, Damaged, NodeError.
+        """
+        self._check(path)
+        return self._opened(path, await self._at(path).get(paths.key_of(path)))
 
     def open_soon(self, path: str, tell: Tell[File]) -> None:
-        """Tell what ``open`` would return, or raise; perhaps before this returns. Raises BadPath."""
-        self._cluster.get_soon(paths.checked_key(path), functools.partial(self._tell_opened, path, tell))
+        """Tell what ``open`` would return, or raise; perhaps before this returns. Raises what is known at once."""
+        key = paths.checked_key(path)
+        if self._namespaces.gate is not None:
+            self._namespaces.gate(path)
+        self._at(path).get_soon(key, functools.partial(self._tell_opened, path, tell))
 
     async def read(self, file: File, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
         """The bytes of a striped file from ``start`` up to, but without, ``stop``; each is checked before it is given.
@@ -115,17 +236,20 @@ class Files:
                 async for block in content:
                     yield block
         except Gone:  # perhaps this manifest was old, of a node that was away: the next who opens it is to see the new
-            await self._cluster.put_right(paths.key_of(file.info.path))
+            await self._at(file.info.path).put_right(paths.key_of(file.info.path))
             raise
 
     def stat_soon(self, path: str, tell: Tell[Info]) -> None:
-        """Tell what ``stat`` would return, or raise; perhaps before this returns. Raises BadPath."""
-        self._cluster.head_soon(paths.checked_key(path), functools.partial(self._tell_known, path, tell))
+        """Tell what ``stat`` would return, or raise; perhaps before this returns. Raises what is known at once."""
+        key = paths.checked_key(path)
+        if self._namespaces.gate is not None:
+            self._namespaces.gate(path)
+        self._at(path).head_soon(key, functools.partial(self._tell_known, path, tell))
 
     async def stat(self, path: str) -> Info:
         """What is known of the file at a path, without reading it where that can be. Raises as ``open`` does."""
-        paths.check(path)
-        return _known(path, await self._cluster.head(paths.key_of(path)))
+        self._check(path)
+        return _known(path, await self._at(path).head(paths.key_of(path)))
 
     async def put(
         self,
@@ -133,33 +257,59 @@ class Files:
         content: AsyncIterable[bytes],
         *,
         size: int | None = None,
+        about: Callable[[], int | None] = lambda: None,
         type: Callable[[], str | None] = lambda: None,
         meta: dict[str, str] | None = None,
         condition: Condition | None = None,
     ) -> Info:
         """Store a file, in place of what is there; returns when it is kept.
 
-        ``size`` in bytes, if it is known. ``type`` is asked for when the content has ended, for a form may name it only
-        then. If ``content`` raises, or this is cancelled before the record has left, nothing has changed.
-        Raises BadPath, TooLarge, OutOfSpace, BodyTimeout, NodeError, and what ``condition`` and ``content`` raise.
+        ``size`` in bytes, if it is known; else ``about`` tells, once some has come, what it will probably be: equal
+        pieces are cut by that, and nothing else goes by it. ``type`` is asked for when the content has ended, for a
+        form may name it only then; likewise ``meta`` may get more until then. If ``content`` raises, or this is
+        cancelled before the record has left, nothing has changed.
+        Raises BadPath, UnknownNamespace, NamespaceDisabled, WriteOnce, QuotaExceeded, TooLarge, OutOfSpace,
+        BodyTimeout, NodeError, and what ``condition`` and ``content`` raise.
         """
-        paths.check(path)
-        key = paths.key_of(path)
+        self._check(path)
         rules = self._policies.of(path)
+        if not (rules.write_once or rules.counted):
+            return await self._store(path, content, rules, size, about, type, meta, condition)
+        with self._bound(path, rules, condition) as bound:
+            checked = bound.checking(aiter(content), size)
+            info = await self._store(path, checked, rules, size, about, type, meta, bound.condition)
+            bound.kept(info.size)
+            return info
+
+    async def _store(
+        self,
+        path: str,
+        content: AsyncIterable[bytes],
+        rules: Rules,
+        size: int | None,
+        about: Callable[[], int | None],
+        type: Callable[[], str | None],
+        meta: dict[str, str] | None,
+        condition: Condition | None,
+    ) -> Info:
+        """``put`` by these rules, when all else is settled."""
+        key = paths.key_of(path)
         if condition is not None:  # fail before the content is taken, if it can be known
             condition(await self.present(path))
         rest = aiter(content)
         begun, is_whole = await self._begin(rest, rules)
-        if is_whole and (rules.pieces == 1 or not begun):
+        if is_whole and (rules.pieces == 1 or rules.write_behind or not begun):
             body = b"".join(begun) if len(begun) != 1 else begun[0]
             del begun
             draft = self._draft(path, key, body, type(), meta)
             del body  # as large as the record, and many writes may wait for their nodes here
             return await self._keep(path, key, draft, condition)
         digest = hashlib.sha256()
+        if is_whole:
+            size = sum(map(len, begun))
         striped = await self.stripes.write(
             self._whole(begun, rest, rules), rules,
-            path=path, front=self._front, size=sum(map(len, begun)) if is_whole else size, digest=digest,
+            path=path, front=self._front, size=about() if size is None else size, digest=digest,
         )  # fmt: skip
         try:
             given = type()
@@ -180,17 +330,20 @@ class Files:
     ) -> None:
         """Tell what ``put`` would return, or raise, of content that is here, of at most SMALL bytes.
 
-        Perhaps before this returns. Raises BadPath, TooLarge.
+        Perhaps before this returns. Raises what is known at once.
         """
         key = paths.checked_key(path)
+        if self._namespaces.gate is not None:
+            self._namespaces.gate(path)
         rules = self._policies.of(path)
         _check_size(len(content), rules)
-        if condition is not None or (rules.pieces > 1 and content):
-            put = self.put(path, _once(content), type=lambda: type, meta=meta, condition=condition)
+        is_to_be_cut = rules.pieces > 1 and content and not rules.write_behind
+        if condition is not None or is_to_be_cut or rules.write_once or rules.counted:
+            put = self.put(path, _once(content), size=len(content), type=lambda: type, meta=meta, condition=condition)
             self._writing.run(put, tell)
             return
         draft = self._draft(path, key, content, type, meta)
-        self._cluster.put_soon(key, draft.record, functools.partial(self._tell_put, path, key, draft, tell))
+        self._at(path).put_soon(key, draft.record, functools.partial(self._tell_put, path, key, draft, tell))
 
     async def put_manifest(
         self,
@@ -204,7 +357,8 @@ class Files:
     ) -> Info:
         """Make a file of blocks that are kept already, of content with that ``sha256``. Raises as ``put``.
 
-        If the condition doesn't hold the blocks are freed; if it isn't known whether the file is kept they stay.
+        What the path's policy asks for besides ``condition`` is the caller's to see to. If the condition doesn't hold
+        the blocks are freed; if it isn't known whether the file is kept they stay.
         """
         paths.check(path)
         key = paths.key_of(path)
@@ -212,7 +366,7 @@ class Files:
         header = self._header(Kind.MANIFEST, path, key, payload, size=striped.size, sha256=sha256, type=type, meta=meta)
         try:
             async with asyncio.timeout(_NAMED_WITHIN):
-                info = await self._keep(path, key, _Draft(header, payload), condition)
+                info = await self._keep(path, key, _Draft(header, payload), condition, striped)
         except PreconditionFailed:
             self.stripes.free(striped, linger=0.0)
             raise
@@ -223,7 +377,7 @@ class Files:
 
     async def next_order(self, path: str) -> tuple[int, int]:
         """A version, above that of what is at the path now, and this front's number: for ``put_claimed``."""
-        there = await self._cluster.head(paths.key_of(path))
+        there = await self._at(path).head(paths.key_of(path))
         self._last_version = max(self._last_version, there.version if there is not None else 0)
         return self._next_version(), self._front
 
@@ -244,39 +398,79 @@ class Files:
         before, or too late, and the condition holds of that. Raises as ``put``; the blocks stay, whatever comes of it,
         but for those of the file in whose place it is put.
         """
-        key = paths.key_of(path)
+        self._check(path)
+        rules = self._policies.of(path)
+        if not (rules.write_once or rules.counted):
+            return await self._put_claimed(path, content, sha256, order, type, meta, condition, lambda size: None)
+        with self._bound(path, rules, condition) as bound:
+            bound.is_to_take(content.size if isinstance(content, Manifest) else len(content))
+            return await self._put_claimed(path, content, sha256, order, type, meta, bound.condition, bound.kept)
+
+    async def _put_claimed(
+        self,
+        path: str,
+        content: bytes | Manifest,
+        sha256: bytes,
+        order: tuple[int, int],
+        type: str | None,
+        meta: dict[str, str] | None,
+        condition: Condition | None,
+        kept: Callable[[int], None],
+    ) -> bool:
+        """``put_claimed`` when all else is settled; ``kept`` is told the file's size if this has put it there."""
+        key, records = paths.key_of(path), self._at(path)
         draft = _Draft(*self._claimed(path, key, content, sha256, order, type, meta))
         for _ in range(_RACES):
             if condition is None:
-                there, token = await self._cluster.head(key), None
+                there, token = await records.head(key), None
             else:
-                there, token = await self._cluster.get_for_update(key)
+                there, token = await records.get_for_update(key)
             if there is not None and there.order == order:
+                await records.hold(key)  # whoever has put it may have come no further than the first node
+                await self._note(path, draft, content)  # nor to that
                 return True
-            replaced = await self._striped_there(path, key, there)
-            if isinstance(content, Manifest) and not content.stripes.isdisjoint(replaced.stripes):
+            before = await self._striped_there(path, key, there)
+            if isinstance(content, Manifest) and not content.stripes.isdisjoint(before.stripes):
+                await records.hold(key)
                 return True  # a repair has written it anew, for other nodes
             if condition is not None:
                 condition(_info_there(path, there))
             if there is not None and there.order > order:
                 return False
-            if await (
-                self._cluster.put_if(key, draft.record, token) if token else self._cluster.put(key, draft.record)
-            ):
-                self._free(path, key, replaced)
+            put = records.put_if(key, draft.record, token) if token else records.put(key, draft.record)
+            with self._doubting(path):
+                done = await put
+            if done:
+                self._free(path, key, before)
                 if isinstance(content, Manifest):
                     self._remember(path, content)
+                kept(draft.header.size)
+                await self._note(path, draft, content)
                 return True
         raise Unavailable(f"'{path}' changed {_RACES} times while it was stored: try again")
 
     async def present(self, path: str) -> Info | None:
         """What is known of the file at a path, None if there is none: what conditions are asked. Raises as ``stat``."""
-        return _info_there(path, await self._cluster.head(paths.key_of(path)))
+        return _info_there(path, await self._at(path).head(paths.key_of(path)))
 
     async def delete(self, path: str, condition: Condition | None = None) -> None:
-        """Remove the file at a path. Raises BadPath, NotFound, NodeError, and what ``condition`` raises."""
-        paths.check(path)
-        key = paths.key_of(path)
+        """Remove the file at a path.
+
+        Raises BadPath, UnknownNamespace, NamespaceDisabled, NotFound, WriteOnce, NodeError, and what ``condition``
+        raises.
+        """
+        self._check(path)
+        rules = self._policies.of(path)
+        if not (rules.write_once or rules.counted):
+            await self._delete(path, condition)
+            return
+        with self._bound(path, rules, condition, deleting=True) as bound:
+            await self._delete(path, bound.condition)
+            bound.removed()
+
+    async def _delete(self, path: str, condition: Condition | None) -> None:
+        """``delete`` when all else is settled."""
+        key, records = paths.key_of(path), self._at(path)
         tombstone = _Draft(self._header(Kind.TOMBSTONE, path, key, b""), b"")
 
         def there_and_right(info: Info | None) -> None:
@@ -286,16 +480,20 @@ class Files:
                 condition(info)
 
         if condition is None:
-            there = await self._cluster.head(key)
+            there = await records.head(key)
             there_and_right(_info_there(path, there))
             self._make_newer(tombstone, there)
-            replaced = await self._striped_there(path, key, there)
-            await self._put(path, key, tombstone, self._cluster.delete)
-            self._free(path, key, replaced)
-            return
-        await self._change(
-            path, key, there_and_right, tombstone, lambda token: self._cluster.delete_if(key, tombstone.record, token)
-        )
+            before = await self._striped_there(path, key, there)
+            with self._doubting(path):
+                await self._put(path, key, tombstone, records.delete)
+            self._free(path, key, before)
+        else:
+            with self._doubting(path):
+                await self._change(
+                    path, key, there_and_right, tombstone,
+                    lambda token: records.delete_if(key, tombstone.record, token),
+                )  # fmt: skip
+        await self._note(path, tombstone)
 
     def list(
         self, prefix: str = "", after: str = "", *, folders: bool = False, wanted: int = 0
@@ -304,30 +502,177 @@ class Files:
 
         With ``folders`` what has a slash behind the prefix is one folder; and behind a folder, ``after``, is what isn't
         in it. ``wanted``: how many will be taken, 0 for all. It goes on at the caller's pace, who closes it
-        (``contextlib.aclosing``). Raises BadRequest at once; Unavailable, Unsupported, Damaged on its way.
+        (``contextlib.aclosing``). What is in namespaces that are disabled isn't told.
+        Raises BadRequest, UnknownNamespace, NamespaceDisabled at once; Unavailable, Unsupported, Damaged on its way.
         """
         paths.check_part("prefix", prefix)
         paths.check_part("after", after)
-        return Listing(self._cluster.topology, prefix, after, folders=folders, wanted=wanted).batches()
+        self._namespaces.check_prefix(prefix)
+        if self._behind is not None and self._behind.may_be_under(prefix):
+            found = self._behind.over(self._stored, prefix, after, folders=folders, wanted=wanted)
+        else:
+            found = self._stored(prefix, after, folders, wanted)
+        return found if self._namespaces.gate is None else self._open_ones(found)
+
+    async def _open_ones(self, batches: AsyncGenerator[Sequence[Found], None]) -> AsyncGenerator[Sequence[Found], None]:
+        async with contextlib.aclosing(batches):
+            async for batch in batches:
+                if told := [found for found in batch if self._namespaces.is_open(found.path)]:
+                    yield told
+
+    async def search(self, wanted: Search, after: str = "", limit: int = 1000) -> tuple[Sequence[Found], bool]:
+        """The first files behind ``after`` that are as they are wanted, in order; and whether none may be left out.
+
+        Raises BadRequest, NoCatalogue, CatalogueAway.
+        """
+        for name, text in (("prefix", wanted.prefix), ("after", after), ("search", wanted.text)):
+            paths.check_part(name, text)
+        self._namespaces.check_prefix(wanted.prefix)
+        if self._catalogue is None:
+            raise NoCatalogue("only a catalogue can search, and this service has none: set catalogue.url")
+        told: list[Found] = []
+        while True:
+            found, is_whole = await self._catalogue.search(wanted, after, limit)
+            told += [each for each in found if self._namespaces.gate is None or self._namespaces.is_open(each.path)]
+            if len(told) >= limit or len(found) < limit:
+                # What waits to be moved has no row yet.
+                return told[:limit], is_whole and not await self._is_any_behind(wanted.prefix)
+            after = found[-1].path
+
+    def catalogue(self) -> dict[str, object]:
+        """What is known of the catalogue; empty where there is none."""
+        return self._catalogue.status() if self._catalogue is not None else {}
 
     def check_size(self, path: str, size: int) -> None:
-        """Raises TooLarge if a file of ``size`` bytes, or the beginning of one, can't be taken for this path."""
+        """Raises TooLarge if a file of ``size`` bytes, or the beginning of one, can't be taken for this path.
+
+        And BadPath, UnknownNamespace, NamespaceDisabled, if none can.
+        """
+        self._check(path)
         _check_size(size, self._policies.of(path))
 
-    async def stats(self) -> dict[str, dict[str, str]]:
-        """Every node's own figures. Raises Unavailable if none answers."""
-        return await self._cluster.stats()
+    def rules(self, path: str) -> Rules:
+        """What holds for a path. Raises BadPath, UnknownNamespace, NamespaceDisabled, if none can be there."""
+        self._check(path)
+        return self._policies.of(path)
+
+    def check_room(self, path: str, size: int) -> None:
+        """The same; and QuotaExceeded if so much more than there is now is too much."""
+        self.check_size(path, size)
+        rules = self._policies.of(path)
+        if rules.counted and self._quotas is not None and (tank := self._quotas.tank(rules.counted)) is not None:
+            tank.check(size, 0)
+
+    async def stats(self, took: MutableMapping[str, float] | None = None) -> dict[str, dict[str, str]]:
+        """Every node's own figures; ``took`` is told how many seconds each took. Raises Unavailable if none answers."""
+        return await self._cluster.stats(took)
 
     def nodes(self) -> dict[str, dict[str, object]]:
         """Every node's state as this front sees it: ``away``, None or why, and what it can do."""
         capabilities = self._cluster.capabilities()
         return {node: {"away": away, **capabilities[node]} for node, away in self._cluster.ready().items()}
 
+    def warnings(self) -> Sequence[str]:
+        """What is wrong with the nodes together, in words."""
+        return self._cluster.warnings()
+
+    async def behind(self, *, ask: bool = True) -> dict[str, dict[str, Any]]:
+        """What is known of each place where records wait to be put on the nodes; empty where there is none.
+
+        With ``ask`` what it tells of itself, too.
+        """
+        return await self._behind.status(ask=ask) if self._behind is not None else {}
+
+    def traffic(self) -> dict[str, Taken]:
+        """What came of requests to each node since this was asked last."""
+        return self._cluster.traffic()
+
+    def states(self) -> dict[str, int]:
+        """How many nodes are members, joining and leaving."""
+        return self._cluster.states()
+
     def repair(self) -> dict[str, object]:
         """How many files lack a copy, and what repair in the background is at; empty where there is none."""
         return self._background.status() if self._background is not None else {}
 
     # --- within ---
+
+    def _at(self, path: str) -> Records:
+        """Who keeps the record of a path. Raises Unavailable."""
+        return self._cluster if self._behind is None else self._behind.at(path) or self._cluster
+
+    def _waits(self, path: str) -> bool:
+        """Whether what is written there waits, so that what follows from it is seen to later."""
+        return self._behind is not None and bool(self._policies.of(path).write_behind)
+
+    async def _is_any_behind(self, prefix: str) -> bool:
+        try:
+            return self._behind is not None and await self._behind.any_under(prefix)
+        except (Unavailable, Damaged):
+            return True
+
+    def _stored(self, prefix: str, after: str, folders: bool, wanted: int) -> AsyncGenerator[Sequence[Found], None]:
+        """A list of what the nodes have."""
+        if self._catalogue is None:
+            return Listing(self._cluster.topology, prefix, after, folders=folders, wanted=wanted).batches()
+        # What isn't told is taken away behind it, so that it can't know how many will be taken.
+        is_all_told = self._namespaces.gate is None and not (self._behind and self._behind.may_be_under(prefix))
+        return self._list_by(self._catalogue, prefix, after, folders, wanted if is_all_told else 0)
+
+    async def _list_by(
+        self, catalogue: Noting, prefix: str, after: str, folders: bool, wanted: int
+    ) -> AsyncGenerator[Sequence[Found], None]:
+        """By the catalogue, as far as it has all that was acknowledged; behind that, by the nodes."""
+        try:
+            listing = catalogue.list(prefix, after, folders=folders, wanted=wanted)
+            async with contextlib.aclosing(listing) as batches:
+                async for found in batches:
+                    yield found
+                    after = found[-1].path
+            return
+        except (Unavailable, Damaged):
+            pass
+        by_nodes = Listing(self._cluster.topology, prefix, after, folders=folders, wanted=wanted)
+        async with contextlib.aclosing(by_nodes.batches()) as batches:
+            async for found in batches:
+                yield found
+
+    async def _note(self, path: str, draft: _Draft, content: bytes | Manifest = b"") -> None:
+        """The nodes have kept it: have the catalogue know it, too, before anybody is told."""
+        if self._catalogue is not None and not self._waits(path):
+            await self._catalogue.note(path, draft.header, content if isinstance(content, Manifest) else NOTHING)
+
+    @contextlib.contextmanager
+    def _doubting(self, path: str) -> Iterator[None]:
+        """A write, of which the catalogue is to find out later what it came to, if it fails."""
+        try:
+            yield
+        except (Unavailable, asyncio.CancelledError) as error:
+            self._doubt(path, error)
+            raise
+
+    def _doubt(self, path: str, error: BaseException) -> None:
+        unknown = isinstance(error, Unavailable | asyncio.CancelledError) and not isinstance(error, NodeAway)
+        if self._catalogue is not None and unknown and not self._waits(path):
+            self._catalogue.doubt(path)
+
+    def _check(self, path: str) -> None:
+        """Raises BadPath, UnknownNamespace, NamespaceDisabled, Unavailable."""
+        paths.check(path)
+        if self._namespaces.gate is not None:
+            self._namespaces.gate(path)
+
+    @contextlib.contextmanager
+    def _bound(
+        self, path: str, rules: Rules, condition: Condition | None, *, deleting: bool = False
+    ) -> Iterator[Bound[Info]]:
+        """What a write has to keep to."""
+        tank = self._quotas.tank(rules.counted) if self._quotas is not None and rules.counted else None
+        bound: Bound[Info] = Bound(path, condition, write_once=rules.write_once, tank=tank, is_deletion=deleting)
+        try:
+            yield bound
+        finally:
+            bound.end()
 
     def _tell_known(self, path: str, tell: Tell[Info], header: Header | SfssError | None) -> None:
         if header is None or isinstance(header, SfssError):
@@ -340,15 +685,15 @@ class Files:
         tell(info)
 
     def _opened(self, path: str, found: Record | None) -> File:
-        if found is None or (
-            (found.header.kind is not Kind.FILE or found.header.path) and not _is_file(path, found.header)
-        ):
+        if found is None:
             raise NotFound(path)
-        info = _info(path, found.header)
-        if found.header.kind == Kind.FILE:
-            content = found.payload
+        header, content = found.header, found.payload
+        if (header.kind is not Kind.FILE or header.path) and not _is_file(path, header):
+            raise NotFound(path)
+        info = _info(path, header)
+        if header.kind is Kind.FILE:
             return File(info, content if isinstance(content, memoryview) else memoryview(content))
-        striped = _striped(path, found)
+        striped = replaced.striped(path, found)
         self._remember(path, striped)
         return File(info, None, striped)
 
@@ -367,22 +712,27 @@ class Files:
 
     def _tell_put(self, path: str, key: bytes, draft: _Draft, tell: Tell[Info], kept: bool | SfssError) -> None:
         if isinstance(kept, SfssError):
+            self._doubt(path, kept)
             tell(kept)
         elif kept:
             self._kept(path, key)
-            tell(_info(path, draft.header))
+            if self._catalogue is None or self._waits(path):
+                tell(_info(path, draft.header))
+            else:
+                answer = functools.partial(tell, _info(path, draft.header))
+                self._catalogue.note_soon(path, draft.header, NOTHING, answer)
         else:
             self._writing.run(self._put_newer(path, key, draft), tell)
 
     async def _put_newer(self, path: str, key: bytes, draft: _Draft) -> Info:
         """Something newer was seen to lie there."""
-        self._make_newer(draft, await self._cluster.head(key))
+        self._make_newer(draft, await self._at(path).head(key))
         return await self._keep(path, key, draft, None)
 
     def _kept(self, path: str, key: bytes) -> None:
         """A small file has taken its place: not held up by a look at what was there, whose blocks the sweep finds."""
-        if (replaced := self._large.pop(path, None)) is not None:
-            self._free(path, key, replaced)
+        if (before := self._large.pop(path, None)) is not None:
+            self._free(path, key, before)
 
     async def _begin(self, content: AsyncIterator[bytes], rules: Rules) -> tuple[deque[bytes], bool]:
         """The content, as far as it fits one record, and a little more; and whether that is all of it."""
@@ -393,7 +743,8 @@ class Files:
             _check_size(size, rules)
             begun.append(chunk)
             if size > largest:
-                largest = self.stripes.largest  # asks all nodes what they take: not for each small file
+                # The latter asks all nodes what they take: not for each small file.
+                largest = self._record_size - MAX_OVERHEAD if rules.write_behind else self.stripes.largest
                 if size > largest:
                     return begun, False
         return begun, True
@@ -414,22 +765,28 @@ class Files:
         sha256 = hashlib.sha256(content).digest()
         return _Draft(self._header(Kind.FILE, path, key, content, sha256=sha256, type=type, meta=meta), content)
 
-    async def _keep(self, path: str, key: bytes, draft: _Draft, condition: Condition | None) -> Info:
+    async def _keep(
+        self, path: str, key: bytes, draft: _Draft, condition: Condition | None, striped: Manifest = NOTHING
+    ) -> Info:
         """Put a file's record in the place of what is there; the blocks of that are freed, where it is known."""
+        with self._doubting(path):
+            await self._keep_on_nodes(path, key, draft, condition)
+        await self._note(path, draft, striped)
+        return _info(path, draft.header)
+
+    async def _keep_on_nodes(self, path: str, key: bytes, draft: _Draft, condition: Condition | None) -> None:
+        records = self._at(path)
         if condition is not None:
-            await self._change(
-                path, key, condition, draft, lambda token: self._cluster.put_if(key, draft.record, token)
-            )
+            await self._change(path, key, condition, draft, lambda token: records.put_if(key, draft.record, token))
         elif draft.header.kind == Kind.FILE:
-            await self._put(path, key, draft, self._cluster.put)
+            await self._put(path, key, draft, records.put)
             self._kept(path, key)
         else:
-            there = await self._cluster.head(key)
+            there = await records.head(key)
             self._make_newer(draft, there)
-            replaced = await self._striped_there(path, key, there)
-            await self._put(path, key, draft, self._cluster.put)
-            self._free(path, key, replaced)
-        return _info(path, draft.header)
+            before = await self._striped_there(path, key, there)
+            await self._put(path, key, draft, records.put)
+            self._free(path, key, before)
 
     def _remember(self, path: str, striped: Manifest) -> None:
         """What to free if a small file takes its place, of the files that were in use last."""
@@ -439,49 +796,33 @@ class Files:
             if len(self._large) > _REMEMBERED:
                 self._large.popitem(last=False)
 
-    def _free(self, path: str, key: bytes, replaced: Manifest) -> None:
-        """Free the blocks of a file that was seen, and has been replaced or deleted since.
-
-        Unless it is there again: if its write was still on its way to other nodes when it was seen, and was told there
-        that it is too old, then it has been written anew, above what took its place.
-        """
-
-        async def is_there_again() -> bool:
-            found = await self._cluster.get(key)
-            if found is None or found.header.kind != Kind.MANIFEST:
-                return False
-            return not replaced.stripes.isdisjoint(_striped(path, found).stripes)
-
-        self.stripes.free(replaced, unless=is_there_again)
+    def _free(self, path: str, key: bytes, before: Manifest) -> None:
+        """Free the blocks of a file that was seen, and has been replaced or deleted since; if it is by now."""
+        if not self._waits(path):
+            replaced.free(self._cluster, self.stripes, path, key, before)
 
     async def _striped_there(self, path: str, key: bytes, there: Header | None) -> Manifest:
         """The blocks of the file whose header is there; none if it has none, or they can't be told."""
-        if there is None or there.kind != Kind.MANIFEST:
-            return NOTHING
-        try:
-            found = await self._cluster.get(key)
-            return _striped(path, found) if found is not None and found.header.order == there.order else NOTHING
-        except Damaged:  # it is to be replaced, whatever it is
-            return NOTHING
+        return await replaced.striped_there(self._at(path), path, key, there)
 
     async def _put(self, path: str, key: bytes, draft: _Draft, put: Callable[[bytes, bytes], Awaitable[bool]]) -> None:
         for _ in range(_RACES):
             if await put(key, draft.record):
                 return
-            self._make_newer(draft, await self._cluster.head(key))
+            self._make_newer(draft, await self._at(path).head(key))
         raise Unavailable(f"'{path}' was overwritten {_RACES} times while it was stored: try again")
 
     async def _change(
-        self, path: str, key: bytes, condition: Condition, draft: _Draft, change: Callable[[Token], Awaitable[bool]]
+        self, path: str, key: bytes, condition: Condition, draft: _Draft, change: Callable[[Any], Awaitable[bool]]
     ) -> None:
         """Make a change if the condition holds of just the state that it takes the place of."""
         for _ in range(_RACES):
-            there, token = await self._cluster.get_for_update(key)
+            there, token = await self._at(path).get_for_update(key)
             condition(_info_there(path, there))
             self._make_newer(draft, there)
-            replaced = await self._striped_there(path, key, there)
+            before = await self._striped_there(path, key, there)
             if await change(token):
-                self._free(path, key, replaced)
+                self._free(path, key, before)
                 return
         raise Unavailable(f"'{path}' changed {_RACES} times while its condition was checked: try again")
 
@@ -567,13 +908,6 @@ def _info(path: str, header: Header) -> Info:
 def _info_there(path: str, there: Header | None) -> Info | None:
     """What is known of the file whose record is there; None if there is no file."""
     return _info(path, there) if there is not None and _is_file(path, there) else None
-
-
-def _striped(path: str, found: Record) -> Manifest:
-    striped = manifest.decode(found.payload)
-    if striped.size != found.header.size:
-        raise Damaged(f"the manifest of '{path}' names blocks of {striped.size} bytes, of {found.header.size}")
-    return striped
 
 
 def _check_size(size: int, rules: Rules) -> None:

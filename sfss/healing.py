@@ -16,19 +16,22 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from sfss.addresses import hidden
 from sfss.config import Settings
-from sfss.errors import Unavailable
+from sfss.errors import Damaged, OneStore, Unavailable
 from sfss.policies import Policies
 
 if TYPE_CHECKING:  # a node, which has the same command line, needs none of it
+    from sfss.cluster.members import Members
     from sfss.cluster.replication import Cluster
     from sfss.cluster.rounds import Walking
     from sfss.cluster.summary import Summary
+    from sfss.registry import Registry
 
 EVERY = 0.2  # seconds between two words of progress on a terminal ...
 EVERY_LINE = 10.0  # ... and elsewhere, where each is a line
@@ -87,29 +90,49 @@ def _number(text: str, least: float, most: float, what: str) -> float:
     raise argparse.ArgumentTypeError(f"{text} is no {what}")
 
 
-def run(options: argparse.Namespace, settings: Settings, make_cluster: Callable[[], Cluster]) -> int:
-    """Run one of the commands; returns the exit status. ``make_cluster`` is called in an event loop."""
+Make = Callable[[], "tuple[Cluster, Members, Registry]"]
+# Gives the settings with the namespaces that were made, has the cluster go by them, and tells when they are others.
+Adopt = Callable[["Cluster", "Members", "Registry", Settings, Callable[[], None]], Awaitable[Settings]]
+
+
+def run(options: argparse.Namespace, settings: Settings, make: Make, adopt: Adopt) -> int:
+    """Run one of the commands; returns the exit status. ``make`` is called in an event loop."""
     logging.getLogger("sfss.backends").setLevel(logging.WARNING)  # that nodes are here goes without saying
-    return asyncio.run(_run(options, settings, make_cluster))
+    return asyncio.run(_run(options, settings, make, adopt))
 
 
-async def _run(options: argparse.Namespace, settings: Settings, make_cluster: Callable[[], Cluster]) -> int:
-    cluster = make_cluster()
-    await cluster.start()
+async def _run(options: argparse.Namespace, settings: Settings, make: Make, adopt: Adopt) -> int:
+    cluster, members, registry = make()
+    await members.start()
     try:
+        try:
+            settings = await adopt(cluster, members, registry, settings, lambda: cluster.changed.set())
+        except (Unavailable, Damaged) as error:
+            print(f"sfss: which namespaces there are, and how many copies theirs have, can't be read: {error}",
+                  file=sys.stderr)  # fmt: skip
+            return 1
+        await registry.start()
         if options.pause is not None:
             return await _pause(cluster, options.pause)
-        return await _repair(cluster, options, settings)
+        try:
+            return await _repair(cluster, options, settings)
+        except OneStore as error:
+            print(f"sfss: {error}", file=sys.stderr)
+            return 2
     finally:
+        await registry.close()
+        await members.close()
         await cluster.close()
 
 
 async def _repair(cluster: Cluster, options: argparse.Namespace, settings: Settings) -> int:
     from sfss.cluster.repair import Repair
+    from sfss.cluster.rounds import count_items
     from sfss.cluster.summary import Summary
     from sfss.cluster.sweeping.sweep import Sweep
 
     summary = Summary()
+    changed = cluster.changed
     repair = Repair(
         cluster.topology,
         tombstone_ttl=settings.storage.tombstone_ttl,
@@ -129,7 +152,12 @@ async def _repair(cluster: Cluster, options: argparse.Namespace, settings: Setti
         summary=summary,
     )
     walks: list[Walking] = [sweep] if options.blocks_only else [repair, sweep]
-    finished = await _watch(walks, summary, 0 if options.blocks_only else await _count_items(cluster))
+    total = 0 if options.blocks_only else await count_items(cluster)
+    finished = await _watch(walks, summary, total, changed)
+    if changed.is_set() and not finished:  # what is at home, or nobody's, by the nodes of before may not be by these
+        print("sfss: nodes have come or gone, or namespaces, meanwhile: run it again, what is done stays done",
+              file=sys.stderr)  # fmt: skip
+        return 1
     steps = _next_steps(settings, summary) if options.moving_only and summary.well else []
     if options.json:
         print(json.dumps({**summary.as_dict(), "next": steps}, indent=2, ensure_ascii=False))
@@ -165,23 +193,22 @@ async def _pause(cluster: Cluster, seconds: float) -> int:
 # --- progress ---
 
 
-async def _count_items(cluster: Cluster) -> int:
-    """How many items the nodes that are here have, all told."""
-    try:
-        figures = await cluster.stats()
-    except Unavailable:
-        return 0
-    return sum(int(node.get("curr_items", "0")) for node in figures.values())
+async def _watch(walks: Sequence[Walking], summary: Summary, total: int, changed: asyncio.Event) -> bool:
+    """Run them, and show how far they are; False if a signal stopped them, or nodes have ``changed``.
 
-
-async def _watch(walks: Sequence[Walking], summary: Summary, total: int) -> bool:
-    """Run them, and show how far they are; False if a signal stopped them. ``total`` of items; 0: not known."""
+    ``total`` of items; 0: not known.
+    """
 
     async def run() -> None:
         for walk in walks:
             await walk.run()
 
+    async def stop_when_changed() -> None:
+        await changed.wait()
+        running.cancel()
+
     running = asyncio.create_task(run())
+    stopping = asyncio.create_task(stop_when_changed())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, running.cancel)
@@ -190,6 +217,7 @@ async def _watch(walks: Sequence[Walking], summary: Summary, total: int) -> bool
         text = _progress(summary, total)
         sys.stderr.write(f"\r{text}\x1b[K" if is_terminal else f"{text}\n")
         sys.stderr.flush()
+    stopping.cancel()
     if is_terminal:
         sys.stderr.write("\r\x1b[K")
     if running.cancelled():
@@ -289,7 +317,7 @@ def _next_steps(settings: Settings, summary: Summary) -> list[str]:
     """What comes after a rebalance that left nothing."""
     if not settings.moving:
         return ["every file is where it belongs, and nowhere else"]
-    joining, leaving = ", ".join(settings.storage.joining), ", ".join(settings.storage.leaving)
+    joining, leaving = (", ".join(map(hidden, nodes)) for nodes in (settings.storage.joining, settings.storage.leaving))
     steps = [f"move {joining} from storage.joining to storage.nodes"] if joining else []
     steps += [f"strike {leaving} from storage.leaving"] if leaving else []
     again = "when all have read it, run sfss rebalance again"
@@ -300,6 +328,6 @@ def _next_steps(settings: Settings, summary: Summary) -> list[str]:
             again += f", before {settings.storage.tombstone_ttl / 3600:g} hours have passed (storage.tombstone_ttl)"
     return [
         "every file is where the new configuration wants it, provided that all fronts know it. Now:",
-        f"  on every front, {' and '.join(steps)}; then have it read that: kill -HUP",
+        f"  on every front and worker, {' and '.join(steps)}; then have it read that: kill -HUP",
         f"  {again}",
     ]

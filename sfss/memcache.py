@@ -53,6 +53,7 @@ VALUE_TOO_LARGE = b"SERVER_ERROR object too large for cache"
 OUT_OF_SPACE = b"SERVER_ERROR out of space"  # how our node says it
 
 _LINE_END = b"\r\n"
+_STORED_LINE = STORED + _LINE_END
 _VALUE_END = b"\r\nEND\r\n"
 _ONE_VALUE = re.compile(rb"VALUE ([^ \r\n]{1,250}) ([0-9]{1,10}) ([0-9]{1,10})\r\n")
 _LINES = frozenset((END, STORED, NOT_STORED, EXISTS, NOT_FOUND, DELETED, TOUCHED, OK, RESET, ERROR,
@@ -187,6 +188,9 @@ class ReplyParser:
 
     def _take_line(self, data: bytes, position: int, replies: list[Reply]) -> int:
         """Read one line from ``position``; return where the next begins, or ``position`` if it isn't whole."""
+        if data.startswith(_STORED_LINE, position) and not (self._values or self._stats):  # as nearly all are
+            replies.append(Reply(STORED, [], {}))
+            return position + len(_STORED_LINE)
         end = data.find(_LINE_END, position, position + MAX_LINE + 2)
         if end < 0:
             if len(data) - position >= MAX_LINE + 2:

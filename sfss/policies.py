@@ -24,6 +24,10 @@ class Policies:
         """Those of the policy with the longest prefix that fits; else those for all paths."""
         return self._rules.of(path)
 
+    def under(self, prefix: str) -> list[Rules]:
+        """Those that hold for any path that begins so."""
+        return self._rules.under(prefix)
+
     @property
     def largest(self) -> int:
         """Bytes of the largest file that there may be, at any path."""

@@ -36,7 +36,11 @@ _FORMAT = 1
 _START = _MAGIC + bytes((_FORMAT, 0))
 _CHECKED = 8  # how much of the prefix its checksum covers: all before itself
 
+_LONGEST_INTEGER = 9  # bytes
+_WIDTHS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}  # bytes behind msgpack's mark of an integer from 128 on
+
 PREFIX_SIZE = _PREFIX.size
+ORDER_AT = PREFIX_SIZE + 2  # where what orders records begins: behind the array's head and the kind
 MAX_HEADER = 0xFFFF  # bytes, by the field's width
 # What a file's record may be longer than the file: prefix, a full header's fields, path and metadata within limits.
 MAX_OVERHEAD = 8192
@@ -50,6 +54,7 @@ class Kind(enum.IntEnum):
     BLOCK = 3  # the payload is one piece of a large file
     TOMBSTONE = 4  # there was a file; the payload is empty
     UPLOAD = 5  # the payload is the state of an upload
+    DOCUMENT = 6  # the payload is something that all fronts share (``registry.py``)
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -104,6 +109,12 @@ def encode(header: Header, *payload: bytes | bytearray | memoryview) -> bytes:
     start = _PREFIX.pack(_MAGIC, _FORMAT, 0, len(packed), 0)[:_CHECKED]
     checksum = xxhash.xxh3_64_digest(start + packed)
     return b"".join((start, checksum, packed, *payload))
+
+
+def of_state(kind: Kind, payload: bytes, version: int, front: int) -> tuple[Header, bytes]:
+    """The header and the bytes of a record that is no file's, nor a part of one: something that fronts share."""
+    header = Header(kind, version, front, len(payload), b"", len(payload), payload_checksum(payload))
+    return header, encode(header, payload)
 
 
 def decode_header(data: bytes | memoryview) -> tuple[Header, int]:
@@ -196,6 +207,23 @@ def is_older(data: bytes, there: bytes) -> bool:
         return decode_bare_header(data[: header_end(data)]).order < decode_bare_header(there).order
     except Damaged:
         return False
+
+
+def order_bytes(data: bytes) -> bytes:
+    """The version and the front of a record as they lie in it, at ``ORDER_AT``; nothing if ``data`` isn't a record.
+
+    For nodes that compare records byte by byte, the greater being the newer: msgpack's integers have their width in
+    front, and as few bytes as will do. Nothing is checked: ``is_older`` says whether a record that seems newer is one.
+    """
+    if not data.startswith(_START) or len(data) < ORDER_AT + 2 * _LONGEST_INTEGER:
+        return b""
+    end = ORDER_AT
+    for _ in range(2):
+        width = _WIDTHS.get(data[end], 0 if data[end] < 0x80 else None)
+        if width is None:  # a negative one, or none at all
+            return b""
+        end += 1 + width
+    return data[ORDER_AT:end]
 
 
 def header_end(data: bytes | memoryview) -> int | None:

@@ -17,6 +17,7 @@ import msgspec
 
 import sfss
 from sfss import config, eventloop, stopping
+from sfss.addresses import hidden
 from sfss.config import Server, Settings
 from sfss.errors import ConfigError
 from sfss.supervisor import DataLock, EmbeddedNodes
@@ -30,7 +31,8 @@ _BACKLOG = 1024  # connections that wait until somebody serves
 
 def run(settings: Settings, read_again: Callable[[], Settings]) -> None:
     """Serve until SIGTERM or SIGINT; on SIGHUP take over what ``read_again`` gives. Raises ConfigError."""
-    tls_context(settings)  # what is wrong with it should be said before anything starts
+    tls_context(settings)  # what is wrong with it, or with the nodes' URLs, should be said before anything starts
+    _check_engines(settings)
     try:
         eventloop.run(_serve(settings, read_again))
     finally:
@@ -41,15 +43,23 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> None
     stop = asyncio.Event()
     reloads: asyncio.Queue[Settings] = asyncio.Queue()
     stopping.set_when_told(stop)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, settings, read_again, reloads)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, settings, read_again, reloads)
     async with contextlib.AsyncExitStack() as stack:
         if not settings.storage.nodes:
             stack.enter_context(DataLock(Path(settings.embedded.data)))
         sockets = [stack.enter_context(sock) for sock in _listen(settings.server)]
+        serves_here = settings.server.workers == 1
         if not settings.storage.nodes:
+            loading = asyncio.create_task(asyncio.to_thread(_load)) if serves_here else None
             await stack.enter_async_context(EmbeddedNodes(settings))
-        serve = _serve_here if settings.server.workers == 1 else _have_served
-        await serve(settings, sockets, stop, reloads)
+            if loading is not None:
+                await loading
+        await (_serve_here if serves_here else _have_served)(settings, sockets, stop, reloads)
+
+
+def _load() -> None:
+    """Import what serves, which takes about as long as a node to start, and can be done meanwhile."""
+    import sfss.web.app  # noqa: F401
 
 
 async def _serve_here(
@@ -83,14 +93,26 @@ async def _have_served(
         passing_on.cancel()
 
 
-def _reload(settings: Settings, read_again: Callable[[], Settings], reloads: asyncio.Queue[Settings]) -> None:
+def _check_engines(settings: Settings) -> None:
+    """Raises ConfigError if nodes are engines whose packages aren't installed, or whose URLs can't be used."""
+    if any(address.url for address in (*settings.nodes, *settings.joining, *settings.leaving)):
+        from sfss.assembly import check_clients  # here, for who only looks after others needs none of it
+
+        check_clients(settings)
+
+
+def reload(settings: Settings, read_again: Callable[[], Settings], reloads: asyncio.Queue[Settings]) -> None:
     """On SIGHUP: take over from the settings what can change while sfss serves; what is wrong changes nothing."""
     try:
         new = read_again()
         if bool(new.storage.nodes) != bool(settings.storage.nodes):
             raise ConfigError("storage.nodes: between the embedded nodes and named ones only a restart can change")
+        if config.is_loopback(new.server.host) and not config.is_loopback(settings.server.host):
+            # Where only this machine gets in nothing need be said of access; and others get in until that restart.
+            raise ConfigError("server.host: to keep others out takes a restart; what else there is to take over, too")
         taken = _taken(settings, new)
         config.check_together(taken)  # with what stays as it was
+        _check_engines(taken)
     except ConfigError as error:
         log.error("the configuration was read again and is not taken, all stays as it was: %s", error)
         return
@@ -106,7 +128,9 @@ def _taken(settings: Settings, new: Settings) -> Settings:
     """The settings with what can be taken over of new ones."""
     keys = {key: value for key, value in config.as_dict(new)["storage"].items() if f"storage.{key}" in config.RELOADED}
     storage = msgspec.structs.replace(settings.storage, **keys)
-    return msgspec.structs.replace(settings, storage=storage, policy=new.policy)
+    return msgspec.structs.replace(
+        settings, storage=storage, policy=new.policy, namespace=new.namespace, access=new.access
+    )
 
 
 def _listen(server: Server) -> list[socket.socket]:
@@ -143,7 +167,7 @@ def _say_where(settings: Settings, sock: socket.socket) -> None:
     shown = f"[{host}]" if ":" in host else host
     url = f"{'https' if settings.server.tls_certificate else 'http'}://{shown}:{port}"
     if settings.storage.nodes:
-        where = f"nodes   {', '.join(settings.storage.nodes)}"
+        where = f"nodes   {', '.join(map(hidden, settings.storage.nodes))}"
     else:
         nodes = settings.nodes
         where = (

@@ -64,6 +64,11 @@ class Stripes:
         """Bytes that fit one record. A node that takes less than the smallest that can be set refuses them itself."""
         return max(min(self._limits.record_size, self._cluster.blocks.largest) - MAX_OVERHEAD, ALWAYS_FITS)
 
+    @property
+    def upload_time(self) -> float:
+        """Seconds after which blocks that no record names may be swept."""
+        return self._limits.upload_time
+
     # --- writing ---
 
     async def write(

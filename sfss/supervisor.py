@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sfss.config import Address, Settings
+from sfss.addresses import Address
+from sfss.config import Settings
 from sfss.errors import ConfigError
 
 log = logging.getLogger("sfss.supervisor")
@@ -183,6 +184,8 @@ def _command(address: Address, settings: Settings) -> Sequence[str]:
         "--data", str(Path(embedded.data) / address.name),
         "--durability", embedded.durability,
         "--max-item-size", str(max(settings.limits.record_size, _LARGEST_ITEM)),
+        "--log-format", settings.log.format,
+        "--log-level", settings.log.level,
         "--stop-with-parent",
     )  # fmt: skip
 

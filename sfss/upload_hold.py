@@ -28,7 +28,8 @@ class Hold:
 
     async def load(self) -> State:
         """Raises NoUpload, Damaged, Unavailable."""
-        found = await self._cluster.get(self._key)
+        # The latest: else it might be said of an upload that has just got its last byte that it isn't whole.
+        found = await self._cluster.get_latest(self._key)
         if found is None:
             raise NoUpload(f"there is no upload {self.upload}")
         if found.header.kind == Kind.TOMBSTONE:
@@ -91,13 +92,5 @@ class Hold:
 
     def _record(self, kind: Kind, payload: bytes) -> tuple[Header, bytes]:
         self._version = max(self._version + 1, self._cluster.now())
-        header = Header(
-            kind=kind,
-            version=self._version,
-            front=secrets.randbits(32),  # so that no two states are of the same order
-            size=len(payload),
-            sha256=b"",
-            payload_size=len(payload),
-            payload_xxh3=record.payload_checksum(payload),
-        )
-        return header, record.encode(header, payload)
+        front = secrets.randbits(32)  # so that no two states are of the same order
+        return record.of_state(kind, payload, self._version, front)

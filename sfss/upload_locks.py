@@ -31,6 +31,9 @@ class UploadLocks:
         self._patience = patience
         self._locks: dict[str, _Lock] = {}
 
+    def __len__(self) -> int:
+        return len(self._locks)
+
     @contextlib.asynccontextmanager
     async def held(self, upload: str, break_off: BreakOff | None = None) -> AsyncIterator[None]:
         """Work on it. ``break_off`` is called if somebody else wants to. Raises UploadLocked if the other won't end."""

@@ -14,7 +14,9 @@ import msgspec
 from sfss.errors import Damaged
 from sfss.manifest import NOTHING, Manifest
 
-GRACE = 3600  # seconds for which an expired upload's blocks stay: somebody may be just about to make a file of them
+# Seconds for which an expired upload's blocks stay: somebody may be just about to make a file of them. It is less where
+# uploads expire soon: a sixth of limits.upload_expiry.
+GRACE = 3600
 
 ID = r"u[0-9a-f]{25}"  # what an upload's id looks like
 PARTIAL = "partial"  # what ``concat`` is of an upload that is to be a part of another one
@@ -47,6 +49,7 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     into: str | None = None  # ... and to which path
     claim: Claim | None = None  # once it is known what the file will be
     finished: bool = False  # the file is at its path, or has been
+    grace: int = GRACE  # seconds for which its blocks stay when it has expired
 
     @property
     def is_partial(self) -> bool:
@@ -75,7 +78,7 @@ class State(msgspec.Struct, frozen=True, array_like=True):
 
         A state with ``into`` has to stay as long as the file there has a stripe of it: nothing else tells whose it is.
         """
-        return now > self.expires + GRACE * 1_000_000
+        return now > self.expires + self.grace * 1_000_000
 
 
 _encoder = msgspec.msgpack.Encoder()

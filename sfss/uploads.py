@@ -17,7 +17,7 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import cast
+from typing import Protocol, cast
 
 from msgspec.structs import replace
 
@@ -36,6 +36,7 @@ from sfss.errors import (
     UploadConflict,
     UploadGone,
     UploadSealed,
+    WriteOnce,
 )
 from sfss.files import Condition, Files
 from sfss.manifest import NOTHING, Layout, Manifest
@@ -55,21 +56,42 @@ _IDS = 16  # that are looked through for one whose nodes are here
 Conditions = Callable[[Mapping[str, str]], Condition | None]
 
 
+class NotingUploads(Protocol):
+    """A catalogue, as it is told of uploads."""
+
+    def note_upload(self, upload: str, state: State | None) -> None:
+        """It has come so far; None: it is no more."""
+
+
 class Uploads:
     """The uploads of a cluster, as one front serves them."""
 
     def __init__(
-        self, cluster: Cluster, files: Files, *, policies: Policies, limits: Limits, conditions: Conditions
+        self,
+        cluster: Cluster,
+        files: Files,
+        *,
+        policies: Policies,
+        limits: Limits,
+        conditions: Conditions,
+        catalogue: NotingUploads | None = None,
     ) -> None:
         self._cluster = cluster
         self._files = files
         self._stripes = files.stripes
         self._policies = policies
         self._expiry = int(limits.upload_expiry * 1e6)
+        self._grace = min(upload_state.GRACE, int(limits.upload_expiry / 6) + 1)
         self._conditions = conditions
+        self._catalogue = catalogue
         self._locks = UploadLocks()
         self._hashes = Hashes()
         self._finishing: dict[str, asyncio.Task[State]] = {}
+
+    @property
+    def at_work(self) -> int:
+        """How many of them requests of this front are working on."""
+        return len(self._locks)
 
     async def close(self) -> None:
         """Leave what is at work to those who come again."""
@@ -87,9 +109,10 @@ class Uploads:
         Returns its id. Raises BadPath, TooLarge, PreconditionFailed, Unavailable.
         """
         await self._check(wanted)
-        state = replace(wanted, expires=self._fresh())
+        state = replace(wanted, expires=self._fresh(), grace=self._grace)
         upload = self._new_id()
         await Hold(self._cluster, upload).begin(state)
+        self._note(upload, state)
         return upload, await self._finished(upload, state)
 
     async def concatenate(self, wanted: State, partials: Sequence[str]) -> tuple[str, State]:
@@ -148,7 +171,10 @@ class Uploads:
             if size == 0:
                 state = await hold.put(replace(state, expires=self._fresh()))
             else:
-                state = await self._append(hold, state, content, size, whole)
+                try:
+                    state = await self._append(hold, state, content, size, whole)
+                finally:
+                    self._note(upload, hold.state)
         return await self._finished(upload, state)
 
     async def terminate(self, upload: str) -> None:
@@ -156,13 +182,22 @@ class Uploads:
         async with self._locks.held(upload):
             hold = await self._load(upload)
             await hold.remove()
+            self._note(upload, None)
             self._hashes.forget(upload)
             if hold.state.claim is None:  # else there may be a file of these blocks; they are swept if there isn't
                 self._stripes.free(hold.state.parts, linger=0.0)
 
+    async def path(self, upload: str) -> str | None:
+        """Where it is to go, as was said when it began; None if that wasn't said. Raises NoUpload, Unavailable."""
+        return (await self._load(upload, used=True)).state.path
+
     def largest(self, path: str | None) -> int:
-        """Bytes of the largest upload that can be taken; None: of any path."""
-        return self._policies.largest if path is None else self._policies.of(path).max_file_size
+        """Bytes of the largest upload that can be taken; None: of any path. Raises BadPath."""
+        return self._policies.largest if path is None else self._policies.of(paths.check(path)).max_file_size
+
+    def _note(self, upload: str, state: State | None) -> None:
+        if self._catalogue is not None:
+            self._catalogue.note_upload(upload, state)
 
     # --- beginning ---
 
@@ -172,13 +207,18 @@ class Uploads:
         if wanted.path is not None:
             paths.check(wanted.path)
             condition = self._conditions(wanted.conditions)
-            if condition is not None and not wanted.is_partial:
-                condition(await self._files.present(wanted.path))
+            is_once = self._policies.of(wanted.path).write_once
+            if (condition is not None or is_once) and not wanted.is_partial:
+                there = await self._files.present(wanted.path)
+                if condition is not None:
+                    condition(there)
+                if is_once and there is not None:
+                    raise WriteOnce(wanted.path)
         self._check_size(wanted, wanted.length or 0)
 
     def _check_size(self, state: State, size: int) -> None:
         if state.path is not None:
-            self._files.check_size(state.path, size)
+            self._files.check_room(state.path, size)
         elif size > self._policies.largest:
             raise TooLarge(
                 f"no file may have more than {self._policies.largest} bytes: raise limits.max_file_size",
@@ -203,7 +243,7 @@ class Uploads:
 
     def _fresh(self, *, grace: bool = False) -> int:
         """When what somebody works on now expires. With ``grace``: not before what is made of it."""
-        return self._cluster.now() + self._expiry + (upload_state.GRACE * 1_000_000 if grace else 0)
+        return self._cluster.now() + self._expiry + (self._grace * 1_000_000 if grace else 0)
 
     async def _load(self, upload: str, *, used: bool = False) -> Hold:
         """What is known of it. ``used``: also of a partial one that a final one has taken."""
@@ -337,6 +377,7 @@ class Uploads:
             except (Gone, UploadConflict):  # another front does the same, and may have freed what is no more needed
                 if await hold.load() == before:
                     raise
+        self._note(upload, hold.state)
         return hold.state
 
     async def _redeem(self, hold: Hold) -> None:
@@ -426,7 +467,7 @@ class Uploads:
         parts = manifest.join(hold.state.parts for hold in holds)
         state = replace(
             wanted, length=parts.size, offset=parts.size, parts=parts,
-            partials=tuple(hold.upload for hold in holds), expires=self._fresh(),
+            partials=tuple(hold.upload for hold in holds), expires=self._fresh(), grace=self._grace,
         )  # fmt: skip
         await self._check(state)
         _check_extents(state, self._stripes.largest)
@@ -450,6 +491,7 @@ class Uploads:
         except UploadConflict:
             if (await hold.load()).final != final:  # else another request for the same has done it
                 raise
+        self._note(hold.upload, hold.state)
 
     async def _take_apart(self, upload: str, holds: Sequence[Hold]) -> None:
         """Give back what an upload has taken, that can't have all of it."""

@@ -2,7 +2,7 @@
 
 The kernel spreads connections over the sockets that listen on a port. All are made by the service and held open here:
 what has come in at one whose worker is killed waits there for the next worker. ``web/worker.py`` is the other end: it
-gets its socket and the memory to count in as open files, settings as lines on its standard input, first and whenever
+gets its socket and memory to count in as open files, settings as lines on its standard input, first and whenever
 others are taken over, and says on its standard output that it serves, or why it can't.
 """
 
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from sfss import config
+from sfss.access.shared_rates import Buckets
 from sfss.config import Settings
 from sfss.errors import ConfigError
 from sfss.supervisor import FIRST_PAUSE, START_TIMEOUT, STOP_TIMEOUT, Child, Children
@@ -31,8 +32,11 @@ class Workers(Children):
         self._memory = os.memfd_create("sfss tally")
         os.ftruncate(self._memory, Tally.size(len(sockets)))
         tally = Tally(self._memory)
+        self._buckets = os.memfd_create("sfss buckets")
+        os.ftruncate(self._buckets, Buckets.size(len(sockets)))
+        Buckets.prepare(self._buckets)
         self._workers = [
-            _Worker(number, sock, settings, self._memory, tally, self._somebody_serves)
+            _Worker(number, sock, settings, (self._memory, self._buckets), tally, self._somebody_serves)
             for number, sock in enumerate(sockets, 1)
         ]
         super().__init__(self._workers)
@@ -52,11 +56,11 @@ class _Worker(Child):
         number: int,
         sock: socket.socket,
         settings: Settings,
-        memory: int,
+        memory: tuple[int, int],
         tally: Tally,
         somebody_serves: Callable[[], bool],
     ) -> None:
-        """``number``: from 1. ``tally``, which lies in the file ``memory``, has its row."""
+        """``number``: from 1. ``memory``: files, of the ``tally``, which has its row, and of the buckets."""
         super().__init__(f"worker {number}", settings.server.shutdown_timeout + STOP_TIMEOUT)
         self.serves = False
         self._number = number
@@ -79,14 +83,14 @@ class _Worker(Child):
             sys.executable,
             "-m",
             "sfss.web.worker",
-            *map(str, (self._number, self._sock.fileno(), self._memory)),
+            *map(str, (self._number, self._sock.fileno(), *self._memory)),
         )
         self.process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the service, which tells it
-            pass_fds=(self._sock.fileno(), self._memory),
+            pass_fds=(self._sock.fileno(), *self._memory),
         )
         self.tell(self._settings)
         assert self.process.stdout is not None

@@ -89,17 +89,24 @@ class Client:
     """A service, over keep-alive connections; an async context manager.
 
     ``service`` is its URL, ``http://host:port``; ``timeout``: seconds that may pass without a byte moving;
-    ``connections``: how many are used at a time, at most.
+    ``connections``: how many are used at a time, at most. ``key``: what to show, if it wants to see one.
     """
 
     def __init__(
-        self, service: str, *, timeout: float = 60.0, connections: int = 1, tls: ssl.SSLContext | None = None
+        self,
+        service: str,
+        *,
+        timeout: float = 60.0,
+        connections: int = 1,
+        tls: ssl.SSLContext | None = None,
+        key: str = "",
     ) -> None:
         self.service = URL(service)
         self.address = self.service.authority
         self._timeout = timeout
         self._connections = connections
         self._tls = tls
+        self._shown = {"Authorization": f"Bearer {key}"} if key else {}
         self._reached = False  # whether anything has answered yet
 
     async def __aenter__(self) -> Client:
@@ -108,7 +115,7 @@ class Client:
             timeout=self._patience(0),
             cookie_jar=aiohttp.DummyCookieJar(),
             # The bytes as they are stored: a proxy that compressed them would also weaken the ETag.
-            headers={"Accept-Encoding": "identity"},
+            headers={"Accept-Encoding": "identity", **self._shown},
             auto_decompress=False,
             # The content type is left out, so that the service finds it from the path's extension.
             skip_auto_headers=["Content-Type"],

@@ -29,6 +29,11 @@ class Where(NamedTuple):
     service: str
     timeout: float
     tls: ssl.SSLContext | None
+    key: str = ""
+
+    def client(self, connections: int) -> Client:
+        """One that has so many."""
+        return Client(self.service, timeout=self.timeout, connections=connections, tls=self.tls, key=self.key)
 
 
 class Failed(Failure):
@@ -143,7 +148,7 @@ async def _serve(pipe: Connection, where: Where, folder: str, plan: Plan) -> Non
             orders.put_nowait(None)
 
     loop.add_reader(pipe.fileno(), read)
-    async with Client(where.service, timeout=where.timeout, connections=plan.connections, tls=where.tls) as client:
+    async with where.client(plan.connections) as client:
         bench = Bench(client, folder, plan)
         doing: asyncio.Task[None] | None = None
         while order := await orders.get():

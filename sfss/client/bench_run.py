@@ -27,7 +27,7 @@ _OTHER_FILES = 128  # that a process has open, beside connections; pipes to the 
 
 def command(options: argparse.Namespace, service: str, tls: ssl.SSLContext | None) -> int:
     """Carry out the command line on the service at this URL; the exit status."""
-    where = Where(service, options.timeout, tls)
+    where = Where(service, options.timeout, tls, options.key)
     folder = f"{folder_of(options.prefix)}{secrets.token_hex(8)}"
     with contextlib.ExitStack() as stack:
         started: list[Remote] = []
@@ -90,7 +90,7 @@ async def _bench(options: argparse.Namespace, where: Where, folder: str, plan: P
     assert task is not None
     # As Ctrl-C does: whoever says `timeout 60 sfss bench` doesn't want the files to stay, either.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    async with Client(where.service, timeout=where.timeout, connections=plan.connections, tls=where.tls) as client:
+    async with where.client(plan.connections) as client:
         await client.ping()
         if not options.force:
             await _refuse_what_is_there(client, folder_of(options.prefix))

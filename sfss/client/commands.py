@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import ssl
 from collections.abc import Callable
 from typing import TypeVar
@@ -140,6 +141,13 @@ def _add_load(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--json", action="store_true", help="one object instead of the table")
 
 
+def add_key(parser: argparse._ActionsContainer) -> None:
+    """Add the option for what is shown to the service, which the environment may say instead."""
+    # By the environment it isn't to be seen by whoever looks at the processes of this machine.
+    parser.add_argument("--key", type=option(words.key), default=os.environ.get("SFSS_KEY", ""), metavar="KEY",
+                        help="what to show to the service; better in the environment, as SFSS_KEY")  # fmt: skip
+
+
 def run(options: argparse.Namespace, service: str, tls: ssl.SSLContext | None) -> int:
     """Carry out a command on the service at this URL; returns the exit status."""
     from sfss.client import bench_run  # here, for a node needs none of it
@@ -179,4 +187,5 @@ def _add(
     parser.set_defaults(command=name)
     parser.add_argument("--timeout", type=option(words.seconds), default=timeout, metavar="SECONDS",
                         help="give up when nothing moves for so long (default: %(default)g)")  # fmt: skip
+    add_key(parser)
     return parser

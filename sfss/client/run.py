@@ -77,7 +77,7 @@ def command(options: argparse.Namespace, service: str, tls: ssl.SSLContext | Non
 
 async def _command(options: argparse.Namespace, service: str, tls: ssl.SSLContext | None) -> int:
     how = How(**{name: value for name, value in vars(options).items() if name in How._fields})
-    async with Client(service, timeout=options.timeout, connections=how.jobs, tls=tls) as client:
+    async with Client(service, timeout=options.timeout, connections=how.jobs, tls=tls, key=options.key) as client:
         return await _COMMANDS[options.command](client, options.names, how)
 
 

@@ -94,6 +94,13 @@ def seconds(text: str) -> float:
     return value
 
 
+def key(text: str) -> str:
+    """Reads a key, which nothing repeats; "" is none. Raises ValueError likewise."""
+    if not re.fullmatch(r"[!-~]*", text.strip()):
+        raise ValueError("a key is a word, sfss_ID_SECRET, as sfss key create has printed it")
+    return text.strip()
+
+
 def discard_output() -> None:
     """Point standard output nowhere, lest the interpreter fail once more when it flushes it at exit."""
     if sys.stdout:
