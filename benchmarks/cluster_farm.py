@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sfss.addresses import parse_address
 from sfss.backends.memcached import MemcachedNode
-from sfss.config import parse_address
 from tests.servers import HOST, Service, answers, free_port, stop_in_its_tracks
 
 POLL = 0.02  # seconds between two looks whether something has happened

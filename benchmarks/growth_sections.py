@@ -17,6 +17,7 @@ from benchmarks.curves import Line, chart
 from benchmarks.growth_load import CHECKED, Load, Point, Wrong, check, measure, median, nothing, put
 from benchmarks.growth_servers import FRONT_PREFIX, Nginx, fill, front, many_nodes, start
 from benchmarks.watched import Node, Watched, forget, remember, wait_until_quiet
+from tests.servers import wait_for
 
 FILES = (10_000, 100_000, 1_000_000)
 LONG = 10_000_000  # of --long
@@ -83,6 +84,7 @@ class Bench:
             say(f"  {load.method}, {f'round {number}' if number else 'warming up'}")
             os.sync()
             self.others.append(report.pause(PAUSE))
+            wait_for(lambda: not _connected(port), what=f"the connections of the last run to port {port} to end")
             point = measure(port, prefix, now, front, nodes, self.directory, seconds=seconds, connections=connections)
             points += [point] if number else []
             if point.trouble:
@@ -92,6 +94,12 @@ class Bench:
         found = median(points)
         say("  " + "  ".join(_cells(found)))  # should the run be broken off, it wasn't in vain
         return found
+
+
+def _connected(port: int) -> int:
+    """How many connections a server has on this port. It takes so many at most, and those of a run before count."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return sum(fields[1].endswith(f":{port:04X}") and fields[3] == "01" for fields in map(str.split, lines))
 
 
 def say(what: str) -> None:

@@ -2,7 +2,7 @@
 bytes on its disk; ``benchmarks.suite`` measures them.
 
 One worker, without TLS, before one front over memcached. What differs is the location: the static ones, with the same
-``open_file_cache`` and the same log, are put into the configuration for the run.
+``open_file_cache`` (but for one) and the same log, are put into the configuration for the run.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from benchmarks.contenders import Contender, Running, put_all, sfss_over_memcach
 from benchmarks.httpload import Files, Httpload, Target, name_of
 from tests.nginx.server import Nginx
 
-# Both are well tuned: sendfile with the head held back for its first piece, and reading into a buffer.
+# Two are well tuned, with descriptors kept open: sendfile with the head held back for its first piece, and reading into
+# a buffer. The third is as nginx comes: each file is opened anew.
 STATIC = """\
-        location /sendfile/ { alias %s/; sendfile on; tcp_nopush on; }
-        location /read/ { alias %s/; }
+        location /sendfile/ { alias %(files)s/; sendfile on; tcp_nopush on; }
+        location /read/ { alias %(files)s/; }
+        location /stock/ { alias %(files)s/; sendfile on; open_file_cache off; }
 """
 HERE = "        location = /file {\n"  # before which they are put
 # What the fetching each second costs, which the configuration's own validity asks for, shows beside this one.
@@ -43,7 +45,7 @@ def _nginx(directory: Path, prefix: str, kept: str = "", changes: Mapping[str, s
             file.write_bytes(load.body(number, files.size))
 
     with sfss_over_memcached(directory) as front:
-        changes = {HERE: STATIC % (static, static) + HERE, **(changes or {})}
+        changes = {HERE: STATIC % {"files": static} + HERE, **(changes or {})}
         server = Nginx(own, [front.target.port], tls=False, workers=1, changes=changes)
         with server.running():
             pid = int((own / "nginx.pid").read_text())
@@ -57,6 +59,7 @@ CONTENDERS = tuple(
     for name, what, prefix, options in (
         ("nginx-disk", "nginx, from its disk, sendfile", "/sendfile/", _SHIPPED),
         ("nginx-read", "nginx, from its disk, read", "/read/", _SHIPPED),
+        ("nginx-stock", "nginx, from its disk, as it comes", "/stock/", _SHIPPED),
         ("nginx-cache", "nginx's cache, warm: valid for a minute", "/file?path=", {"changes": MINUTE}),
         ("nginx-second", "nginx's cache, valid for a second", "/file?path=", _SHIPPED),
         ("nginx-clean", "the same by a clean URL", "/f/", _SHIPPED),

@@ -94,8 +94,8 @@ PUTTERS = ("sfss-node", "nginx-dav")
 
 
 def _nginx_in_front() -> tuple[Contender, ...]:
-    """``nginx-cache``, GET through nginx with a warm cache, and ``nginx-disk`` and ``nginx-read``, nginx with the same
-    bytes from its disk by ``sendfile`` and by reading, where that module is there.
+    """``nginx-cache``, GET through nginx with a warm cache, and ``nginx-disk``, ``nginx-read`` and ``nginx-stock``,
+    nginx with the same bytes from its disk by ``sendfile``, by reading and untuned, where that module is there.
     """
     if importlib.util.find_spec("benchmarks.nginx_front") is None:
         return ()

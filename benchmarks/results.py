@@ -106,6 +106,7 @@ def _costs_no_more(kind: Kind, name: str, over: str) -> tuple[Must, ...]:
 
 
 _OVERS = (("sfss-memcached", "over memcached"), ("sfss-node", "over our node"))
+_FROM_DISK = (("nginx-stock", "as it comes"), ("nginx-disk", "tuned, sendfile"), ("nginx-read", "tuned, read"))
 _NGINX = "beside nginx's memcached module"
 MUSTS = (
     Must(f"GET 4 KiB over memcached, {_NGINX}", "get", Row("sfss-memcached"), Row("nginx-memcached"), 1.0, aim=1.25),
@@ -113,7 +114,7 @@ MUSTS = (
     Must("PUT 4 KiB onto our node, fsync, beside nginx's WebDAV without", "put", Row("sfss-node", NEW),
          Row("nginx-dav", NEW), 1.0, aim=1.5),
     *(Must(f"GET through nginx, warm cache, beside nginx from disk, {how}", "in-front", Row("nginx-cache", WARM),
-           Row(name, WARM), 0.9) for name, how in (("nginx-disk", "sendfile"), ("nginx-read", "read"))),
+           Row(name, WARM), 0.9) for name, how in _FROM_DISK),
     *(must for kind in (NOT_MODIFIED, MISSING) for name, over in _OVERS for must in _costs_no_more(kind, name, over)),
     *(Must(f"p99 of GET {over} at half of the top rate, {_NGINX}", "half", Row(name, HALF),
            Row("nginx-memcached", HALF), 3.0, at_least=False, figure="p99") for name, over in _OVERS),

@@ -1,0 +1,200 @@
+"""What it costs a front to be watched: scrapes of /metrics under full load, the access log, and each part alone.
+
+    python -m benchmarks.watching [--rounds 9] [--seconds 2] [--every 1] [--parts]
+
+GETs and PUTs of 4 KiB over one node, in alternating rounds: one front as it is, the same while a Prometheus asks it
+every so many seconds, and one that writes an access log. A front is one process on one core, so what of the processor
+it spends on being watched is what it lacks for requests. That is judged, for requests/s of neighbouring
+rounds differ by more than what is to be told: the processor's time of a scrape, as a share of the usual 15 s, and of a
+request with a log beside one without. Then how many microseconds each part takes by itself; ``--parts``: only that.
+Prints a fragment for ``RESULTS.rst``. Exit status: 0; 1 if a bound doesn't hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import tempfile
+import threading
+import time
+import timeit
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks import processes, report, rounds
+from benchmarks.httpload import Httpload
+from benchmarks.rounds import GET, PUT_OVER, SIZE, Contender
+from sfss.web import heads
+from sfss.web.access_log import AccessLog
+from sfss.web.request_ids import RequestIds
+from sfss.web.tally import Tally
+from tests.servers import HOST, Service, sfss_node
+
+ALONE, SCRAPED, LOGGED = "alone", "scraped", "access log"
+MOST_OF_SCRAPES, MOST_OF_LOG = 0.01, 1.05  # of all the front's time; of a request's without a log
+INTERVAL = 15  # seconds between two scrapes, as conf/prometheus.yml has it
+_SCRAPES = 200
+_TIMES = 5_000  # that a part is done: of the log less than what may wait to be written, or lines would be dropped
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.watching", description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each run (default: %(default)s)")
+    parser.add_argument("--every", type=float, default=1.0, help="seconds between scrapes (default: %(default)s)")
+    parser.add_argument("--parts", action="store_true", help="only the microseconds of each part")
+    options = parser.parse_args(arguments)
+    holds = True
+    with tempfile.TemporaryDirectory(prefix="sfss-watching-") as name:
+        directory = Path(name)
+        print(report.field_list(report.facts("python -m benchmarks.watching", directory, {})))
+        if not options.parts:
+            contenders, scrape = _run_all(directory, options)
+            rows, holds = _table(contenders)
+            print(f"\n{report.table(rows, left=2)}")
+            share = scrape / INTERVAL
+            holds &= share < MOST_OF_SCRAPES
+            print(f"\nA scrape takes {scrape * 1000:.1f} ms of the front's processor, {share:.3%} of {INTERVAL} s: "
+                  f"{'less' if share < MOST_OF_SCRAPES else 'NOT less'} than {MOST_OF_SCRAPES:.0%}.")  # fmt: skip
+        print(f"\n{report.table([('part', 'us'), *asyncio.run(_parts())], left=1)}")
+    return 0 if holds else 1
+
+
+def _run_all(directory: Path, options: argparse.Namespace) -> tuple[list[Contender], float]:
+    """The contenders with their figures; and seconds of the processor for a scrape."""
+
+    def beside(contender: Contender) -> contextlib.AbstractContextManager[None]:
+        return _scraped(contender.service, options.every) if contender.name == SCRAPED else contextlib.nullcontext()
+
+    with contextlib.ExitStack() as stack:
+        load = Httpload(directory)
+        contenders = list(_contenders(directory, stack))
+        rounds.fill(load, contenders[0])  # all of them have one node
+        rounds.run(load, contenders, options.rounds, options.seconds, (GET, PUT_OVER), beside)
+        return contenders, _scrape(contenders[0])
+
+
+def _contenders(directory: Path, stack: contextlib.ExitStack) -> Iterator[Contender]:
+    port, _ = stack.enter_context(sfss_node(directory / "node"))
+    fronts = []
+    for name, access in (("plain", "false"), ("logged", str(directory / "access.log"))):
+        place = directory / name
+        place.mkdir()
+        service = Service(place, settings={"SFSS_STORAGE_NODES": f"node={HOST}:{port}", "SFSS_LOG_ACCESS": access})
+        stack.push(service)
+        fronts.append(service.start())
+    yield Contender(ALONE, fronts[0])
+    yield Contender(SCRAPED, fronts[0])
+    yield Contender(LOGGED, fronts[1])
+
+
+@contextlib.contextmanager
+def _scraped(service: Service, every: float) -> Iterator[None]:
+    """Ask for /metrics at once, and then again and again."""
+    stop = threading.Event()
+
+    def scrape() -> None:
+        while True:
+            _ask(service)
+            if stop.wait(every):
+                return
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _scrape(front: Contender) -> float:
+    """Seconds of the front's processor for one, when nothing else is asked: what it does by itself is taken off."""
+    before = processes.cpu([front.pid])
+    began = time.perf_counter()
+    for _ in range(_SCRAPES):
+        _ask(front.service)
+    took = time.perf_counter() - began
+    asked = processes.cpu([front.pid]) - before
+    time.sleep(took)
+    return (asked - (processes.cpu([front.pid]) - before - asked)) / _SCRAPES
+
+
+def _ask(service: Service) -> None:
+    with urllib.request.urlopen(f"{service.url}/metrics", timeout=10) as answer:
+        answer.read()
+
+
+def _table(contenders: list[Contender]) -> tuple[list[tuple[str, ...]], bool]:
+    rows: list[tuple[str, ...]] = [
+        (
+            "4 KiB",
+            "watched",
+            "requests/s",
+            "lowest",
+            "highest",
+            "ratio",
+            "p50 ms",
+            "p99 ms",
+            "front's us",
+            "to alone's",
+            "bound",
+            "holds",
+        )
+    ]
+    holds = True
+    for each in rounds.compared(contenders):
+        name = each.contender.name
+        bound = ("", "")
+        if name == LOGGED:
+            held = each.cost_ratio <= MOST_OF_LOG
+            holds &= held
+            bound = f"at most {MOST_OF_LOG}", "yes" if held else "NO"
+        cost = f"{each.cost:.1f}", f"{each.cost_ratio:.3f}"
+        rows.append((each.request, name, *each.cells, f"{each.ratio:.3f}", *each.times, *cost, *bound))
+    return rows, holds
+
+
+# --- the parts ---
+
+
+async def _parts() -> list[tuple[str, str]]:
+    """Microseconds of each, the least of several tries: so little the rest of the machine has had of it."""
+    tally, ids = Tally.alone(), RequestIds()
+    request = b"GET /file?path=files/00000123.bin HTTP/1.1\r\nHost: front\r\nUser-Agent: httpload\r\n\r\n"
+    head = heads.parse(request, len(request) - 4)
+    assert head is not None
+    log = AccessLog("/dev/null", as_json=True, tally=tally)
+    text = AccessLog("/dev/null", as_json=False, tally=tally)
+    for each in (log, text):
+        each.start()
+
+    def note(log: AccessLog) -> None:
+        log.note(time.perf_counter_ns(), 812_345, 200, SIZE, "192.0.2.1", b"0123456789ab-00000001", head)
+
+    parts: dict[str, Callable[[], object]] = {
+        "every request: the clock, twice": lambda: (time.perf_counter_ns(), time.perf_counter_ns()),
+        "every request: counted": lambda: tally.responded(200, b"GET", 812_345, SIZE),
+        "every request: an id": ids.new,
+        "access log: a line of JSON": lambda: note(log),
+        "access log: a line of text": lambda: note(text),
+        "an empty function": lambda: None,
+    }
+    rows = []
+    for name, part in parts.items():
+        tries = []
+        for _ in range(7):
+            tries.append(timeit.timeit(part, number=_TIMES))
+            await asyncio.sleep(0.2)  # the log's thread writes what it got
+        rows.append((name, f"{min(tries) / _TIMES * 1e6:.2f}"))
+    for each in (log, text):
+        await each.close()
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
