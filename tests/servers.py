@@ -65,6 +65,14 @@ def answers(port: int) -> bool:
         return False
 
 
+def empty(node: str) -> None:
+    """Have a node, ``host:port``, forget all that it has; nobody may be writing to it."""
+    host, _, port = node.rpartition(":")
+    with socket.create_connection((host, int(port)), 10) as sock:
+        sock.sendall(b"flush_all\r\n")
+        assert sock.recv(100) == b"OK\r\n"
+
+
 @contextlib.contextmanager
 def process(command: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A child process that doesn't outlive the block."""
@@ -122,6 +130,7 @@ class Service:
         self.directory = directory
         self.data = directory / "sfss-data"
         self.log = directory / "sfss.log"
+        self.python: tuple[str, ...] = (sys.executable,)  # the command that runs Python
         self._options = options
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("SFSS_")},
@@ -136,7 +145,7 @@ class Service:
 
     def start(self) -> Service:
         """Start, and wait until it serves."""
-        command = [sys.executable, "-m", "sfss", "--port", str(self.port), *self._options]
+        command = [*self.python, "-m", "sfss", "--port", str(self.port), *self._options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.directory, env=self._environment, stdout=log, stderr=subprocess.STDOUT

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 import sfss
+from sfss import cli
 from tests.servers import Service, free_port
 
 
@@ -29,6 +32,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         ["--help"],
         ["node", "--help"],
         ["status", "--help"],
+        ["nodes", "--help"],
         ["ls", "-h"],
         ["du", "-h"],
         ["put", "-h"],
@@ -36,6 +40,9 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         ["rm", "-h"],
         ["stat", "-h"],
         ["config", "check", "-h"],
+        ["key", "-h"],
+        ["key", "create", "-h"],
+        ["sign", "-h"],
     ],
 )
 def test_help_is_there_for_every_command(arguments: list[str]) -> None:
@@ -43,6 +50,29 @@ def test_help_is_there_for_every_command(arguments: list[str]) -> None:
     assert help.returncode == 0
     assert help.stdout.startswith("usage: sfss")
     assert help.stderr == ""
+
+
+def subcommands(words: Sequence[str] = ()) -> Mapping[str, argparse.ArgumentParser]:
+    """The parsers of the commands among which words are looked for."""
+    parser = cli._parser(words)
+    (found,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return found.choices
+
+
+def test_a_command_is_the_same_alone_as_among_all() -> None:
+    every = subcommands()
+    assert {"node", "put", "repair", "worker", "config"} <= every.keys()
+    for name, parser in every.items():
+        alone = subcommands([name, "--host", "x"])
+        assert alone[name].format_help() == parser.format_help()
+        assert (name in ("put", "get", "rm", "stat", "bench")) == ("bench" in alone)
+    assert subcommands(["--host", "node"]).keys() == every.keys()
+
+
+def test_a_node_s_command_line_loads_no_other_command() -> None:
+    code = "import sys; from sfss import cli; cli._parser(['node']); print(*(m for m in sys.modules if '_cli' in m))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert found.stdout == "\n"
 
 
 def test_version_is_the_package_s() -> None:
@@ -57,6 +87,13 @@ def test_config_check_shows_what_the_settings_come_to(tmp_path: Path) -> None:
     assert "port = 1234" in checked.stdout
     assert "max_file_size = 1048576" in checked.stdout
     assert "files go to a:1, b:2" in checked.stdout
+
+
+def test_config_check_does_not_show_secrets(tmp_path: Path) -> None:
+    checked = run("config", "check", SFSS_REGISTRATION_SECRET="s3cr3t")
+    assert checked.returncode == 0
+    assert "s3cr3t" not in checked.stdout + checked.stderr
+    assert "# secret is set, and not shown" in checked.stdout
 
 
 def test_config_check_shows_policies_with_what_they_leave_out_and_can_be_read_again(tmp_path: Path) -> None:
@@ -99,7 +136,7 @@ def test_a_configuration_that_isn_t_there_is_named() -> None:
 
 
 def test_a_host_that_can_t_be_the_name_of_one_is_named() -> None:
-    refused = run("--host", "a" * 64, "--port", "8255", SFSS_STORAGE_NODES="127.0.0.1:1")
+    refused = run("--host", "a" * 64, "--port", "8255", SFSS_STORAGE_NODES="127.0.0.1:1", SFSS_ACCESS_ANONYMOUS="")
     assert refused.returncode == 2
     assert "can't be taken" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -121,7 +158,7 @@ def test_told_to_stop_while_it_starts_it_stops_in_good_order(tmp_path: Path, num
 
 
 def test_an_address_that_can_t_be_had_is_named() -> None:
-    refused = run("--host", "192.0.2.1", "--port", "8255", SFSS_STORAGE_NODES="127.0.0.1:1")
+    refused = run("--host", "192.0.2.1", "--port", "8255", SFSS_STORAGE_NODES="127.0.0.1:1", SFSS_ACCESS_ANONYMOUS="")
     assert refused.returncode == 2
     assert "port 8255 of 192.0.2.1 can't be taken" in refused.stderr
 
@@ -195,6 +232,10 @@ def test_status_of_nobody_says_what_to_do() -> None:
         (["--port", "99999"], "--port: 99999"),
         (["--max-item-size", "much"], "--max-item-size: 'much' is not a size"),
         (["--cache", "much"], "--cache: 'much' is not a size"),
+        (["--capacity", "much"], "--capacity: 'much' is not a size"),
+        (["--register", "front"], "--register: 'front' is no front"),
+        (["--name", "a"], "name one with --register URL"),
+        (["--register", "http://a:1", "--host", "0.0.0.0"], "--advertise: the node listens on 0.0.0.0"),
         (["--cache", "1MiB"], "--cache: 1048576 bytes are too few, give at least 4MiB"),
     ],
 )

@@ -10,10 +10,11 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from sfss.addresses import parse_address
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.replication import Cluster
 from sfss.cluster.topology import Topology
-from sfss.config import Limits, Settings, parse_address
+from sfss.config import Limits, Settings
 from sfss.files import Files
 from sfss.policies import Policies
 from tests.conftest import Nodes

@@ -10,21 +10,23 @@ import pty
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
+from sfss import config, healing
+from sfss.addresses import parse_address
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster import lease
 from sfss.cluster.replication import Cluster
+from sfss.cluster.summary import Summary
 from sfss.cluster.topology import Quorum, Topology
-from sfss.config import parse_address
 from sfss.manifest import block_key, new_stripe
 from sfss.node.server import Server
 from sfss.record import Kind
-from tests.cluster.support import until, version
+from tests.cluster.support import version
 from tests.node.support import running
 from tests.servers import HOST, free_port
 from tests.test_record import make
@@ -107,7 +109,9 @@ async def test_repair_brings_copies_home_and_says_that_all_is_well(site: Site) -
     [line] = [line for line in done.out.splitlines() if "copies written" in line]
     assert line.split()[-1] == str(written)
     assert "strays removed" in done.out
-    assert "strays removed" not in (await run("repair", **site.settings())).out
+    again = (await run("repair", **site.settings())).out
+    assert "strays removed" not in again
+    assert "100 keys, 206 copies seen" in again, "of the files; and two things of its own on each node"
     assert site.holders(key) == sorted(site.owners("012", key))
 
 
@@ -179,6 +183,30 @@ async def test_where_a_policy_has_one_copy_it_is_said_until_when_the_old_ones_mu
     assert ("before 24 hours have passed" in done.out) == (copies == 1)
 
 
+@pytest.mark.parametrize("command", ["repair", "rebalance", "sweep"])
+async def test_one_node_under_two_names_is_refused_and_loses_nothing(site: Site, command: str) -> None:
+    again = site.nodes[0].replace(HOST, "localhost")
+    for key in KEYS:
+        site.leave(0, key, version(5))
+    lists = (
+        {"NODES": site.nodes[0], "JOINING": again} if command == "rebalance" else {"NODES": f"{site.nodes[0]},{again}"}
+    )
+    done = await run(command, **{f"SFSS_STORAGE_{name}": nodes for name, nodes in lists.items()})
+    assert done.status == 2
+    assert f"nodes {site.nodes[0]} and {again} are one store under two names: take one of them out" in done.err
+    assert all(site.holders(key) == [0] for key in KEYS)
+    done = await run("repair", SFSS_STORAGE_NODES=site.nodes[0])
+    assert done.status == 0, "and so it is as it was"
+    assert all(site.holders(key) == [0] for key in KEYS)
+
+
+def test_what_comes_next_tells_no_passwords() -> None:
+    lists = {"nodes": ["a:1"], "joining": ["b=redis://:s3cret@b"], "leaving": ["postgresql://u:s3cret@c/d"]}
+    steps = "\n".join(healing._next_steps(config.load(overrides={"storage": lists}), Summary()))
+    assert "move b=redis://:***@b from storage.joining to storage.nodes" in steps
+    assert "strike postgresql://u:***@c/d from storage.leaving" in steps
+
+
 async def test_a_rebalance_that_left_something_does_not_say_go_on(site: Site) -> None:
     site.fill("012")
     await site.servers[3].stop()
@@ -226,18 +254,37 @@ async def test_while_a_node_is_away_nothing_is_swept_and_it_is_said_why(site: Si
     assert [site.holders(key)[:2] for key in keys] == 3 * [[0, 1]]
 
 
+def on_first_copy(site: Site, number: int, do: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have that done when this node has just been given something, and hasn't answered: whoever gives it is at work."""
+    store, given = site.servers[number].store, []
+
+    def then(put: Callable[..., Any]) -> Callable[..., Any]:
+        def puts(*arguments: Any, **options: Any) -> Any:
+            done = put(*arguments, **options)
+            given.append(done)
+            if len(given) == 1:
+                do()
+            return done
+
+        return puts
+
+    for name in ("put", "put_all"):
+        monkeypatch.setattr(store, name, then(getattr(store, name)))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_stops_it_with_what_it_has_done(site: Site, number: signal.Signals) -> None:
+async def test_a_signal_stops_it_with_what_it_has_done(
+    site: Site, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.fill("012")
     site.servers[0].store.flush_all()
-    process = await begin("repair", "--json", "--share", "0.02", environment=site.settings())
-    lacking = [key for key in KEYS if 0 in site.owners("012", key)]
-    await until(lambda: any(0 in site.holders(key) for key in lacking))
-    process.send_signal(number)
-    out, err = await asyncio.wait_for(process.communicate(), 20)
+    on_first_copy(site, 0, lambda: process.send_signal(number), monkeypatch)
+    process = await begin("repair", "--json", environment=site.settings())
+    out, err = await asyncio.wait_for(process.communicate(), 60)
     assert (process.returncode, err) == (130, b"")
     summary = json.loads(out)
     assert (summary["finished"], summary["well"]) == (False, False)
+    assert any(0 in site.holders(key) for key in KEYS)
     assert (await run("repair", **site.settings())).status == 0
     assert all(site.holders(key) == sorted(site.owners("012", key)) for key in KEYS)
 

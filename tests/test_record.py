@@ -24,6 +24,8 @@ from sfss.record import (
     decode_header,
     encode,
     header_end,
+    is_older,
+    order_bytes,
     payload_checksum,
 )
 
@@ -293,3 +295,26 @@ def test_a_header_alone_is_read_as_with_its_payload_and_any_change_is_noticed(
 def test_many_headers_are_read_at_once_as_one_by_one(records: list[bytes]) -> None:
     headers = [data[: decode_header(data)[1]] for data in records]
     assert decode_bare_headers(headers) == [decode_bare_header(data) for data in headers]
+
+
+NUMBERS = st.one_of(
+    st.integers(0, 2**64 - 1), st.sampled_from([0, 127, 128, 255, 256, 65535, 65536, 2**32 - 1, 2**32, 2**64 - 1])
+)
+
+
+@ordinary
+@given(st.tuples(NUMBERS, NUMBERS), st.tuples(NUMBERS, NUMBERS))
+def test_what_orders_records_can_be_compared_byte_by_byte(one: tuple[int, int], other: tuple[int, int]) -> None:
+    first, second = (make(b"x", version=version, front=front) for version, front in (one, other))
+    assert (order_bytes(first) < order_bytes(second)) == (one < other) == is_older(first, second[: header_end(second)])
+    assert (order_bytes(first) == order_bytes(second)) == (one == other)
+
+
+@pytest.mark.parametrize("data", [b"", b"SFSS", b"no record" * 10, make(b"x", version=-1), make(b"x", front=-40)])
+def test_what_has_no_order_is_known(data: bytes) -> None:
+    assert order_bytes(data) == b""
+
+
+@given(st.binary(max_size=100))
+def test_bytes_that_only_begin_as_a_record_break_nothing(rest: bytes) -> None:
+    order_bytes(make(b"x")[:16] + rest)

@@ -8,22 +8,17 @@ import signal
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.servers import HOST, Service, sfss_node, wait_for
+from tests.conftest import Nodes
+from tests.servers import Service, wait_for
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[list[str]]:
-    with ExitStack() as stack:
-        yield [
-            f"n{number}={HOST}:{stack.enter_context(sfss_node(tmp_path / f'n{number}', '--durability', 'os'))[0]}"
-            for number in range(3)
-        ]
+def nodes(empty_nodes: Nodes) -> list[str]:
+    return [f"n{number}={node}" for number, node in enumerate(empty_nodes)]
 
 
 def configure(file: Path, **storage: object) -> None:

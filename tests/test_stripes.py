@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfss import manifest
+from sfss.addresses import parse_address
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.replication import Cluster
 from sfss.cluster.topology import Quorum, Topology
-from sfss.config import Limits, Rules, Settings, Size, parse_address
+from sfss.config import Limits, Rules, Settings, Size
 from sfss.errors import BodyTimeout, Gone, SfssError
 from sfss.manifest import NOTHING, Manifest
 from sfss.record import MAX_OVERHEAD

@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
-from sfss import config, manifest, paths, upload_hold
+from sfss import config, manifest, paths, upload_hold, upload_state
+from sfss.assembly import create_cluster
+from sfss.cluster.copies import Copies
 from sfss.cluster.replication import Cluster
 from sfss.cluster.sweeping.relayout import move
 from sfss.errors import (
@@ -39,7 +41,6 @@ from sfss.upload_hold import Hold
 from sfss.upload_locks import UploadLocks
 from sfss.upload_state import State
 from sfss.uploads import Uploads
-from sfss.web.app import create_cluster
 from tests.cluster.support import until
 from tests.conftest import Nodes
 from tests.large.support import KIB, Block, blocks_on, content_of, in_chunks, wait_until_blocks
@@ -355,6 +356,34 @@ class TestBecomingAFile:
         async with asyncio.timeout(10):
             while await of_upload(our_nodes, *parts):
                 await asyncio.sleep(0.05)
+
+    async def test_a_copy_of_its_state_that_lags_behind_holds_nothing_up(
+        self, our_nodes: Nodes, start: StartFront, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With quorums of 1 a read may ask the node that has the state of before."""
+        front = await start(our_nodes, storage={"copies": 3})
+        upload = await front.create(path, LARGEST * 2)
+        await front.append(upload, 0, CONTENT[:LARGEST])
+        key = upload_state.key_of(upload)
+        owners = front.cluster.topology.place(key).owners
+        old = await owners[0].get(key)
+        assert old is not None
+        put = front.cluster.put_if
+
+        async def put_and_lag(key: bytes, data: bytes, token: Any) -> bool:
+            done = await put(key, data, token)
+            await asyncio.sleep(0.1)  # until all have it
+            for node in owners[1:]:
+                await node.delete(key)
+                assert await node.set(key, old)
+            return done
+
+        monkeypatch.setattr(front.cluster, "put_if", put_and_lag)
+        monkeypatch.setattr(Copies, "order", lambda _, nodes: list(reversed(nodes)))  # who lags is the quickest
+        state = await front.append(upload, LARGEST, CONTENT[LARGEST : LARGEST * 2])
+        assert state.finished
+        monkeypatch.undo()
+        assert await front.read(path) == CONTENT[: LARGEST * 2]
 
     async def test_whoever_looks_finishes_it_and_once_is_enough(
         self, our_nodes: Nodes, start: StartFront, path: str, monkeypatch: pytest.MonkeyPatch

@@ -197,6 +197,7 @@ def test_all_workers_share_the_port_where_any_would_do(host: str, tmp_path: Path
     log = tmp_path / "log"
     with log.open("wb") as file:
         environment = {**os.environ, "SFSS_STORAGE_NODES": ",".join(memcached_nodes)}
+        environment["SFSS_ACCESS_ANONYMOUS"] = "read,write"
         with process(command, cwd=tmp_path, env=environment, stdout=file, stderr=file):
             port = int(wait_for(lambda: re.search(r" serves http://\S+:(\d+)\n", log.read_text()))[1])
             reached: set[str] = set()
@@ -402,6 +403,67 @@ def test_what_is_read_again_reaches_every_worker_and_those_that_come_later(
 
 
 # --- what can't be ---
+
+
+def made_key(node: str) -> dict[str, str]:
+    """The header that shows a new one."""
+    command = [sys.executable, "-m", "sfss", "key", "create"]
+    environment = {**os.environ, "SFSS_STORAGE_NODES": node}
+    made = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    return {"Authorization": f"Bearer {made.stdout.strip()}"}
+
+
+def let_in(connection: http.client.HTTPConnection, headers: dict[str, str], times: int) -> int:
+    """How many of so many requests were answered by something else than 429."""
+    found = []
+    for _ in range(times):
+        connection.request("GET", "/file?path=none", headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+        found.append(answer.status)
+    assert {*found} <= {404, 429}
+    return found.count(404)
+
+
+def test_a_key_has_one_burst_at_all_workers_and_none_anew_when_one_is_killed(tmp_path: Path) -> None:
+    rates = {"SFSS_ACCESS_KEY_RATE": "0.001", "SFSS_ACCESS_KEY_BURST": "20"}
+    with sfss_node(tmp_path / "node") as (port, _):
+        node = f"{HOST}:{port}"
+        key, another, late = made_key(node), made_key(node), made_key(node)
+        with Served(tmp_path, [node], settings=rates) as service:
+            with a_connection_to_each(service) as connections:
+                one, two = connections.values()
+                assert [let_in(connection, key, 1) for _ in range(12) for connection in (one, two)] == [1] * 20 + [
+                    0
+                ] * 4
+                assert [let_in(one, another, 15), let_in(two, another, 15)] == [15, 5]
+                assert [let_in(one, late, 10), let_in(two, late, 5)] == [10, 5]
+                killed = next(iter(connections))
+                os.kill(killed, signal.SIGKILL)
+                wait_for(lambda: killed not in pids(service) and 0 not in pids(service))
+            with a_connection_to_each(service) as connections:
+                for connection in connections.values():
+                    assert let_in(connection, key, 3) == let_in(connection, another, 3) == 0
+                assert [let_in(connection, late, 10) for connection in connections.values()] == [5, 0]
+
+
+def test_an_address_has_one_burst_at_all_workers_and_the_others_have_theirs(tmp_path: Path) -> None:
+    rates = {"SFSS_ACCESS_ADDRESS_RATE": "0.001", "SFSS_ACCESS_ADDRESS_BURST": "100"}
+
+    def from_there(address: str, service: Service, times: int) -> int:
+        """Over as many connections as it takes for each worker to have some, as good as surely."""
+        count = 0
+        for _ in range(times // 10):
+            connection = http.client.HTTPConnection(HOST, service.port, timeout=20, source_address=(address, 0))
+            with contextlib.closing(connection):
+                count += let_in(connection, {}, 10)
+        return count
+
+    with Served(tmp_path, [], settings=rates) as service:
+        assert from_there("127.0.0.3", service, 200) == 100
+        assert from_there("127.0.0.4", service, 90) == 90
+        assert from_there("127.0.0.3", service, 20) == 0
+        assert from_there("127.0.0.4", service, 90) == 10
 
 
 def test_a_second_service_on_the_same_port_is_told_so(shared: Service, tmp_path: Path, memcached_nodes: Nodes) -> None:

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import aiohttp
 
 from sfss import manifest, record
+from sfss.addresses import parse_address
 from sfss.backends.memcached import MemcachedNode
-from sfss.config import parse_address
 from sfss.record import Header, Kind
 
 KIB, MIB = 2**10, 2**20

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from sfss.addresses import parse_address
 from sfss.backends.memcached import MemcachedNode
 from sfss.cluster.repair import Repair
 from sfss.cluster.replication import Cluster
@@ -22,7 +23,6 @@ from sfss.cluster.summary import Summary
 from sfss.cluster.sweeping.stripeturn import MARGIN
 from sfss.cluster.sweeping.sweep import Sweep
 from sfss.cluster.topology import Quorum, Topology
-from sfss.config import parse_address
 from tests.cluster.support import connected
 from tests.large.support import KIB, MIB, blocks_on, content_of
 from tests.servers import HOST, Service, sfss_node

@@ -16,7 +16,11 @@ LARGEST = 32 * MIB  # bytes of a file of the shared front's
 
 @pytest.fixture(scope="session")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    settings = {"SFSS_LIMITS_MAX_FILE_SIZE": str(LARGEST), "SFSS_SERVER_TRUSTED_PROXIES": "127.0.0.1"}
+    settings = {
+        "SFSS_LIMITS_MAX_FILE_SIZE": str(LARGEST),
+        "SFSS_SERVER_TRUSTED_PROXIES": "127.0.0.1",
+        "SFSS_ACCESS_ANONYMOUS": "read,write",
+    }
     with Service(tmp_path_factory.mktemp("front"), settings=settings) as running:
         yield running
 

@@ -63,7 +63,7 @@ class Nginx:
         _make_certificate(self.certificate, directory / "key.pem")
         text = self._moved(CONF.read_text("utf-8"), fronts, workers)
         for old, new in (changes or {}).items():
-            text = _changed(text, re.escape(old), new)
+            text = changed(text, re.escape(old), new)
         self.config.write_text(text)
 
     def test(self) -> subprocess.CompletedProcess[str]:
@@ -138,11 +138,9 @@ class Nginx:
 
     def _moved(self, text: str, fronts: Sequence[int], workers: int) -> str:
         listen = " ssl http2" if self.tls else ""
-        aside = ("client_body", "fastcgi", "uwsgi", "scgi", "proxy")
-        temporary = "".join(f"\n    {kind}_temp_path {self.directory}/{kind};" for kind in aside)
         servers = "\n".join(f"        server {HOST}:{port} max_fails=1 fail_timeout=2s;" for port in fronts)
         if self.tells:
-            text = _changed(text, "# add_header X-Cache-Status", "add_header X-Cache-Status")
+            text = changed(text, "# add_header X-Cache-Status", "add_header X-Cache-Status")
         for pattern, new in (
             (r"^user www-data;$", "user root;" if os.geteuid() == 0 else ""),
             (r"^worker_processes auto;$", f"worker_processes {workers};"),
@@ -152,20 +150,27 @@ class Nginx:
             (CACHE, f"{self.directory}/lib/sfss-cache"),
             (r"/etc/nginx/tls/fullchain\.pem", str(self.certificate)),
             (r"/etc/nginx/tls/privkey\.pem", f"{self.directory}/key.pem"),
-            (r"^http \{$", f"http {{{temporary}"),
+            (r"^http \{$", f"http {{{moved_aside(self.directory)}"),
             (r"^ +server 127\.0\.0\.1:8255 .*$", servers),
             (r"listen 80 default_server;", f"listen {HOST}:{self.redirect_port} default_server;"),
             (r"listen 443 ssl http2 default_server;", f"listen {HOST}:{self.port}{listen} default_server;"),
             (r"listen \[::\]:\d+[^;]*;", ""),
         ):
-            text = _changed(text, pattern, new)
+            text = changed(text, pattern, new)
         return text
 
 
-def _changed(text: str, pattern: str, new: str) -> str:
-    changed, count = re.subn(pattern, lambda _: new, text, flags=re.MULTILINE)
-    assert count, f"{CONF} has no {pattern} any more: this starter must know what stands there now"
-    return changed
+def moved_aside(directory: Path) -> str:
+    """Where it lays bodies aside, below a directory."""
+    kinds = ("client_body", "fastcgi", "uwsgi", "scgi", "proxy")
+    return "".join(f"\n    {kind}_temp_path {directory}/{kind};" for kind in kinds)
+
+
+def changed(text: str, pattern: str, new: str) -> str:
+    """A shipped configuration with something else in the place of a pattern, which it must have."""
+    made, count = re.subn(pattern, lambda _: new, text, flags=re.MULTILINE)
+    assert count, f"the configuration has no {pattern} any more: this starter must know what stands there now"
+    return made
 
 
 def _make_certificate(certificate: Path, key: Path) -> None:

@@ -18,7 +18,11 @@ from tests.nginx.conftest import MIB
 from tests.nginx.server import Answer, Nginx
 from tests.servers import HOST, Service, free_port, sfss_node, stop_in_its_tracks, wait_for
 
-SETTINGS = {"SFSS_LIMITS_MAX_FILE_SIZE": "64MiB", "SFSS_SERVER_TRUSTED_PROXIES": "127.0.0.1"}
+SETTINGS = {
+    "SFSS_LIMITS_MAX_FILE_SIZE": "64MiB",
+    "SFSS_SERVER_TRUSTED_PROXIES": "127.0.0.1",
+    "SFSS_ACCESS_ANONYMOUS": "read,write",
+}
 
 
 @contextlib.contextmanager
@@ -194,7 +198,8 @@ WRITES: list[tuple[str, str, dict[str, str], bytes | None]] = [
     ("PUT", "/file?path=a", {"If-None-Match": "*"}, b""), ("PUT", "/files?path=a", {}, b"x"), ("PUT", "/f/a", {}, b"x"),
     ("PUT", "/immutable/a", {}, b"x"), ("POST", "/file?path=a", {}, b"x"), ("POST", "/files?path=a", {}, b"x"),
     ("POST", "/uploads?path=a", {}, b""), ("PATCH", "/uploads/u1", {}, b"x"), ("DELETE", "/file?path=a", {}, None),
-    ("DELETE", "/f/a", {}, b""),
+    ("DELETE", "/f/a", {}, b""), ("DELETE", "/photos/a", {}, None), ("PUT", "/photos/a", {}, b"x"),
+    ("DELETE", "/files/7", {}, None), ("PUT", "/namespaces/a", {}, b"{}"),
 ]  # fmt: skip
 READS = [("GET", "/file?path=a", {}, None), ("HEAD", "/file?path=a", {}, None), ("GET", "/files", {}, None),
          ("GET", "/file?path=a", {"Range": "bytes=0-1"}, None), ("GET", "/f/a", {}, None),

@@ -14,6 +14,7 @@ import pytest
 
 from sfss.errors import ConfigError
 from sfss.node import manifest
+from sfss.node.look import Look
 from sfss.node.opening import MARK_FILE, Lock, mark, read_mark
 from sfss.node.store import Store
 from tests.node.support import connected, crash_image, running, there
@@ -101,6 +102,8 @@ def test_a_flipped_bit_that_would_keep_rocksdb_reading_for_ever_is_refused(
     flip(file, kinds(file)[1], 2)  # kind 1 becomes 5, a record of a recycled log
     with pytest.raises(ConfigError, match="has a record of no kind"):
         Store(killed)
+    with pytest.raises(ConfigError, match="has a record of no kind"):
+        Look(killed)
     if name == "*.log":
         store = Store(killed, recover=True)
         assert len(items) - 50 < store.items < len(items)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sfss.config import Address
+from sfss.addresses import Address
 from sfss.errors import ConfigError, OutOfSpace, ProtocolError, Unavailable
 from sfss.memcache import Request
 from sfss.node.engine import MIB
