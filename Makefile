@@ -4,14 +4,16 @@
 #   make test    install what the tests need, Debian's packages too, and run them   (make test ARGS="-k ring")
 #
 # and for those who change sfss: make lint, make format, make bench, make bench-node,
-# make bench-cluster, make bench-large, make bench-where, make bench-growth.
+# make bench-cluster, make bench-large, make bench-where, make bench-growth, make bench-catalogue,
+# make bench-kinds, make bench-watching, make bench-instructions.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test lint format bench bench-node bench-cluster bench-large bench-where bench-growth clean
+.PHONY: run test lint format bench bench-node bench-cluster bench-large bench-where bench-growth bench-catalogue \
+        bench-kinds bench-watching bench-instructions pictures clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/sfss $(ARGS)
@@ -19,7 +21,8 @@ run: $(VENV)/.run
 test: $(VENV)/.test
 	tests/install-servers cc
 	tests/install-tus-js
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	tests/install-browser-js
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check
@@ -51,9 +54,29 @@ bench-where: $(VENV)/.test
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m benchmarks.where $(ARGS)
 
+bench-catalogue: $(VENV)/.test
+	tests/install-servers cc
+	$(BIN)/python -m benchmarks.catalogue $(ARGS)
+
+bench-kinds: $(VENV)/.test
+	tests/install-servers cc
+	$(BIN)/python -m benchmarks.kinds $(ARGS)
+
+bench-watching: $(VENV)/.test
+	tests/install-servers cc
+	$(BIN)/python -m benchmarks.watching $(ARGS)
+
+bench-instructions: $(VENV)/.test
+	tests/install-servers cc valgrind
+	$(BIN)/python -m benchmarks.instructions $(ARGS)
+
 bench-growth: $(VENV)/.test
 	tests/install-servers nginx wrk
 	$(BIN)/python -m benchmarks.growth $(ARGS)
+
+pictures: $(VENV)/.test
+	tests/install-servers pngquant
+	$(BIN)/python -m tests.web.browser.pictures $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
         raise SystemExit("simple_client.py needs the folder sfss beside it: take the whole repository") from None
     raise SystemExit("simple_client.py needs aiohttp: pip install aiohttp") from None
 
-from sfss.client.commands import MAX_JOBS, option
+from sfss.client.commands import MAX_JOBS, add_key, option
 from sfss.client.failures import DONE, FAILED, INTERRUPTED, Failure
 from sfss.client.progress import Progress
 from sfss.client.receiving import Receipt, receive
@@ -60,6 +60,9 @@ examples:
     python simple_client.py put -r --jobs 8 --path photos --filepath ~/photos
     python simple_client.py get -r --jobs 8 --path photos --filepath copies
 
+  where the service wants to see a key:
+    SFSS_KEY=sfss_... python simple_client.py get --path notes/today.txt
+
   10,000 files of 4 KiB, 32 requests at a time:
     python simple_client.py --bench 10000 --size 4KiB --concurrency 32
 
@@ -84,7 +87,7 @@ async def carry_out(options: Options) -> int:
     """One command; its exit status. Raises Failure, OSError for the local file, or CancelledError after Ctrl-C."""
     service = api.origin(options.host, options.port)
     connections = max(options.jobs, options.concurrency)
-    async with api.Client(service, timeout=options.timeout, connections=connections) as client:
+    async with api.Client(service, timeout=options.timeout, connections=connections, key=options.key) as client:
         return await COMMANDS[options.command](client, options)
 
 
@@ -194,6 +197,7 @@ class Options:
     path: str
     filepath: str  # of `get`: "-" is standard output
     timeout: float  # seconds
+    key: str  # "": none
     retries: int
     recursive: bool
     jobs: int  # files at a time
@@ -249,6 +253,7 @@ def add_server_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--port", type=option(words.whole(65535)), default=8255, metavar="PORT", help="[%(default)s]")
     group.add_argument("--timeout", type=option(words.seconds), default=60.0, metavar="SECONDS",
                        help="give up when nothing moves for so long [60]")  # fmt: skip
+    add_key(group)
     group.add_argument("--retries", type=option(words.count(1000)), default=RETRIES, metavar="N",
                        help="attempts after a break that may come to nothing [%(default)s]")  # fmt: skip
 
