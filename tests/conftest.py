@@ -19,7 +19,7 @@ from sfss.web.app import QUICK, SERVER_OPTIONS, WATCH, create_app
 from sfss.web.connection import maker
 from sfss.web.connections import Door
 from tests.postgres import Postgres, migrate, postgres
-from tests.servers import HOST, Service, empty, memcached, sfss_node
+from tests.servers import HOST, PATIENT, Service, empty, memcached, sfss_node
 from tests.web.openapi.witness import Witness
 
 Client = TestClient[Any, Any]
@@ -186,8 +186,7 @@ async def start_front() -> AsyncIterator[StartFront]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(nodes: Nodes, **sections: dict[str, object]) -> Client:
-            patient = {"timeout": 10.0, "connect_timeout": 5.0}  # with a machine that has other tests to run, too
-            storage = {"nodes": nodes, **patient, **sections.get("storage", {})}
+            storage = {"nodes": nodes, **PATIENT, **sections.get("storage", {})}
             overrides = {"repair": _LEAVES_NO_MARKS, **sections, "storage": storage}
             app = create_app(config.load(overrides=overrides))
             witnesses.append(Witness(app))

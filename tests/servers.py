@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 HOST = "127.0.0.1"
+PATIENT = {"timeout": 10.0, "connect_timeout": 5.0}  # of a node, with a machine that has other tests to run, too
 # Below the kernel's own ephemeral range (32768 on), and a range to each pytest-xdist worker, so that a port found free
 # stays free until the server that it was found for has it. Two runs at once on one machine begin at different ranges.
 _RANGES, _PORTS = 20, 1000

@@ -25,7 +25,7 @@ from sfss.cluster.replication import Cluster
 from sfss.cluster.topology import Topology
 from tests.cluster.support import MIB, QUICK, SAFE, connected, found, version
 from tests.redis import DURABLE, Redis, redis
-from tests.servers import HOST, Service, memcached, sfss_node, wait_for
+from tests.servers import HOST, PATIENT, Service, memcached, sfss_node, wait_for
 from tests.test_cli import run
 
 PASSWORD = "very-secret"
@@ -180,9 +180,9 @@ async def mixed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         sfss_node(tmp_path / "ours") as (ours, _),
     ):
         nodes: list[Backend] = [
-            RedisNode(parse_address(f"redis={server.url}"), largest_value=MIB),
-            MemcachedNode(parse_address(f"memcached=memcached://{HOST}:{port}"), largest_value=MIB),
-            MemcachedNode(parse_address(f"ours={HOST}:{ours}"), largest_value=MIB),
+            RedisNode(parse_address(f"redis={server.url}"), largest_value=MIB, **PATIENT),
+            MemcachedNode(parse_address(f"memcached=memcached://{HOST}:{port}"), largest_value=MIB, **PATIENT),
+            MemcachedNode(parse_address(f"ours={HOST}:{ours}"), largest_value=MIB, **PATIENT),
         ]
         async with connected(Cluster(Topology(nodes, request.param))) as cluster:
             yield cluster

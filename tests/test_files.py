@@ -18,6 +18,7 @@ from sfss.config import Limits, Settings
 from sfss.files import Files
 from sfss.policies import Policies
 from tests.conftest import Nodes
+from tests.servers import PATIENT
 
 HOUR = 3600 * 1_000_000  # in microseconds
 MIB = 2**20
@@ -29,7 +30,9 @@ async def fronts(our_nodes: Nodes) -> AsyncIterator[tuple[Files, Files]]:
     async with AsyncExitStack() as stack:
         pair = []
         for ahead in (0, HOUR):
-            cluster = Cluster(Topology(MemcachedNode(parse_address(node), largest_value=MIB) for node in our_nodes))
+            cluster = Cluster(
+                Topology(MemcachedNode(parse_address(node), largest_value=MIB, **PATIENT) for node in our_nodes)
+            )
             await cluster.start()
             stack.push_async_callback(cluster.close)
             files = Files(cluster, policies=Policies(Settings()), limits=Limits())

@@ -28,7 +28,7 @@ from sfss.node.server import Server
 from sfss.record import Kind
 from tests.cluster.support import version
 from tests.node.support import running
-from tests.servers import HOST, free_port
+from tests.servers import HOST, PATIENT, free_port
 from tests.test_record import make
 
 KEYS = [b"/healing/%d" % number for number in range(100)]
@@ -324,7 +324,10 @@ async def test_a_wrong_option_is_named(arguments: list[str], message: str) -> No
 
 async def test_walks_of_the_fronts_can_be_paused(site: Site) -> None:
     cluster = Cluster(
-        Topology((MemcachedNode(parse_address(node), largest_value=2**20) for node in site.nodes[:3]), Quorum(2, 1, 1))
+        Topology(
+            (MemcachedNode(parse_address(node), largest_value=2**20, **PATIENT) for node in site.nodes[:3]),
+            Quorum(2, 1, 1),
+        )
     )
     await cluster.start()
     try:

@@ -117,7 +117,7 @@ class Watched:
 @contextlib.asynccontextmanager
 async def watched(nodes: Nodes, limits: Limits = LIMITS, copies: int = 1) -> AsyncIterator[Watched]:
     topology = Topology(
-        (MemcachedNode(parse_address(node), largest_value=2**20, timeout=5.0) for node in nodes),
+        (MemcachedNode(parse_address(node), largest_value=2**20, timeout=5.0, connect_timeout=5.0) for node in nodes),
         Quorum(copies, 1, 1),
     )
     async with connected(Cluster(topology)) as cluster:

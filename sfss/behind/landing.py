@@ -87,7 +87,10 @@ class Landing:
                 return True
             if there is not None and there.order >= header.order:
                 free(self._cluster, self._stripes, path, key, cut)
-                return await self._is_there(path, key, header, there)
+                is_this_one = await self._is_there(path, key, header, there)
+                if not is_this_one:
+                    free(self._cluster, self._stripes, path, key, named)
+                return is_this_one
             replaced = await striped_there(self._cluster, path, key, there)
             if header.kind == Kind.TOMBSTONE:
                 done = await self._bury(key, data, header, there, token)

@@ -133,7 +133,9 @@ class Pending:
             raise self._is_busy()
         if said is not Accepted.KEPT:
             return False
-        return not going or await self._land(Record(header, payload))
+        if going:
+            await self._land(Record(header, payload))
+        return True
 
     async def _say(
         self, header: Header, head: bytes, payload: memoryview, expected: str | None
@@ -144,14 +146,18 @@ class Pending:
             expected=expected, anyhow=header.kind != Kind.FILE, going=header.kind == Kind.MANIFEST,
         )  # fmt: skip
 
-    async def _land(self, going: Record) -> bool:
-        """Bring a record of blocks, which is on its way, onto the nodes; False if they have a newer one.
+    async def _land(self, going: Record) -> None:
+        """Bring a record of blocks, which is on its way, onto the nodes.
 
         It is there, for everybody, when this returns. Where the nodes refuse it, what was there before it stays there.
+
+        They may have a newer one. It has come behind this one, for the store gives a turn to none that is older than
+        what was kept; so this one has had its turn, and may have been seen. To put it once more, above the newer one,
+        would be a second turn, with blocks that are freed by now.
         """
         order = text_of(going.header.order)
         try:
-            is_newest = await self._landing.land(self._path, going)
+            await self._landing.land(self._path, going)
         except (OutOfSpace, TooLarge):
             await self._store.undo(self._path, order)
             raise
@@ -159,7 +165,6 @@ class Pending:
             seen = await self._store.look(self._path)
             if seen.state.encode() < order:  # somebody has given it up, so that what waits stands before it
                 raise Unavailable(f"whether '{self._path}' was stored isn't known: try again, that is safe")
-        return is_newest
 
     async def _help(self, order: bytes) -> None:
         """Have another one's record, which is on its way in that version, come to its end."""

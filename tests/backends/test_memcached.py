@@ -13,7 +13,7 @@ from sfss.backends.memcached import MemcachedNode
 from sfss.errors import NodeRefused, OutOfSpace, TooLarge
 from tests.backends.beansdb import Beansdb, beansdb
 from tests.backends.contract import MIB, BackendContract, CasContract, ScanContract
-from tests.servers import HOST, memcached
+from tests.servers import HOST, PATIENT, memcached
 
 
 def node_at(port: int) -> Address:
@@ -21,7 +21,7 @@ def node_at(port: int) -> Address:
 
 
 def new_client(address: Address) -> MemcachedNode:
-    return MemcachedNode(address, largest_value=64 * MIB)
+    return MemcachedNode(address, largest_value=64 * MIB, **PATIENT)
 
 
 class OverMemcachedProtocol:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import hashlib
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -14,10 +15,12 @@ from yarl import URL
 
 from sfss import manifest
 from sfss.behind.landing import Landing
+from sfss.cluster.replication import Cluster
 from sfss.cluster.sweeping.sweep import Sweep
 from sfss.errors import OutOfSpace, TooLarge, Unavailable
+from sfss.manifest import Manifest
 from sfss.record import Kind, Record
-from tests.behind.support import MIB, Bench, file_at, listed, put, read
+from tests.behind.support import MIB, Bench, file_at, listed, put, read, until
 from tests.conftest import Client
 from tests.large.support import content_of
 
@@ -182,6 +185,53 @@ async def test_an_upload_that_isn_t_on_the_nodes_yet_keeps_its_blocks(
     assert (await read(front, path) == content) is True
     assert await bench.drain() == 0
     assert (await read(front, path) == content) is True
+
+
+@pytest.mark.parametrize("then", ["overwritten", "deleted"])
+@pytest.mark.parametrize("is_seen", [True, False], ids=["seen", "unseen"])
+@pytest.mark.parametrize("headers", [{}, {"If-None-Match": "*"}], ids=["put", "create"])
+async def test_a_large_file_has_one_turn_also_if_a_worker_lands_it_and_another_comes_while_its_front_stands_still(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], is_seen: bool, then: str
+) -> None:
+    front, other = await bench.front(), await bench.front()
+    path, large = bench.path(), content_of("large", 200 * KIB)
+    land, stands_still, goes_on = Landing.land, asyncio.Event(), asyncio.Event()
+    gone: list[Manifest] = []
+
+    async def once_slowly(landing: Landing, path: str, found: Record) -> bool:
+        if not stands_still.is_set():
+            gone.append(manifest.decode(found.payload))
+            stands_still.set()
+            await goes_on.wait()
+        return await land(landing, path, found)
+
+    monkeypatch.setattr(Landing, "land", once_slowly)
+    slow = asyncio.create_task(status(front.put(file_at(path), data=large, headers=headers)))
+    await stands_still.wait()
+    if is_seen:
+        assert await bench.drain() == 0
+        assert (await read(other, path) == large) is True
+    if then == "overwritten":
+        await put(other, path, b"behind it")
+    elif is_seen:
+        assert (await other.delete(file_at(path))).status == 204
+    else:
+        await put(other, path, b"behind it")
+        assert (await other.delete(file_at(path))).status == 204
+    assert await bench.drain() == 0
+    goes_on.set()
+    assert await slow == 200  # it has had its turn: before what is there now
+    assert await bench.drain() == 0
+    for each in (front, other):
+        assert await read(each, path) == (b"behind it" if then == "overwritten" else None)
+    async with bench.cluster() as cluster:  # nothing of it is left
+        for block in manifest.blocks(gone[0], 0, gone[0].size):
+            await until(functools.partial(is_gone, cluster, block.key))
+
+
+async def is_gone(cluster: Cluster, key: bytes) -> bool:
+    """Whether no node has it."""
+    return all([await node.get(key) is None for node in cluster.topology.nodes.values()])
 
 
 async def test_conditions_hold_for_large_files_too(bench: Bench) -> None:

@@ -28,7 +28,7 @@ from sfss.node.server import Server
 from sfss.record import Kind
 from tests.cluster.support import MIB, connected, version
 from tests.node.support import running
-from tests.servers import HOST
+from tests.servers import HOST, PATIENT
 from tests.test_record import make
 
 KEYS = [b"/apart/%d" % number for number in range(60)]
@@ -53,7 +53,7 @@ class Twice(NamedTuple):
 async def twice(tmp_path: Path) -> AsyncIterator[Twice]:
     async with running(tmp_path / "node", durability="os") as server:
         names = [f"{HOST}:{server.port}", f"localhost:{server.port}"]
-        nodes = [MemcachedNode(parse_address(name), largest_value=MIB) for name in names]
+        nodes = [MemcachedNode(parse_address(name), largest_value=MIB, **PATIENT) for name in names]
         async with connected(Cluster(Topology(nodes, ONE_COPY))) as cluster:
             for key in KEYS:
                 assert await cluster.put(key, version(5))
@@ -62,7 +62,7 @@ async def twice(tmp_path: Path) -> AsyncIterator[Twice]:
 
 async def test_each_node_is_a_store_of_its_own_and_one_that_does_not_tell_is_no_other(tmp_path: Path) -> None:
     async with running(tmp_path / "a", durability="os") as one, running(tmp_path / "b", durability="os") as other:
-        nodes = [MemcachedNode(parse_address(f"{HOST}:{s.port}"), largest_value=MIB) for s in (one, other)]
+        nodes = [MemcachedNode(parse_address(f"{HOST}:{s.port}"), largest_value=MIB, **PATIENT) for s in (one, other)]
         silent = [MemcachedNode(parse_address(f"silent-{number}=x:1"), largest_value=MIB) for number in range(2)]
         async with connected(Cluster(Topology(nodes, ONE_COPY))):
             assert all(node.identity for node in nodes)

@@ -306,7 +306,9 @@ async def test_the_largest_record_is_what_every_node_takes(key: bytes) -> None:
 def _cluster(names: tuple[str, ...], timeout: float = 1.0) -> Cluster:
     return Cluster(
         Topology(
-            MemcachedNode(parse_address(name), largest_value=4 * MIB, timeout=timeout, retry_after=0.1)
+            MemcachedNode(
+                parse_address(name), largest_value=4 * MIB, timeout=timeout, connect_timeout=5.0, retry_after=0.1
+            )
             for name in names
         )
     )

@@ -47,7 +47,9 @@ async def topology(
 ) -> AsyncIterator[Topology]:
     def nodes(some: Iterable[int]) -> list[MemcachedNode]:
         return [
-            MemcachedNode(parse_address(f"{HOST}:{port}"), largest_value=2**20, timeout=1.0, retry_after=0.1)
+            MemcachedNode(
+                parse_address(f"{HOST}:{port}"), largest_value=2**20, timeout=5.0, connect_timeout=5.0, retry_after=0.1
+            )
             for port in some
         ]
 

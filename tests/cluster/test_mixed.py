@@ -21,7 +21,7 @@ from sfss.record import Kind
 from tests.backends.beansdb import beansdb
 from tests.cluster.support import MIB, QUICK, SAFE, connected, found, version
 from tests.node.support import running
-from tests.servers import HOST, free_port, memcached
+from tests.servers import HOST, PATIENT, free_port, memcached
 
 
 class Mixed(NamedTuple):
@@ -44,7 +44,7 @@ async def mixed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         ]
 
         def front() -> contextlib.AbstractAsyncContextManager[Cluster]:
-            nodes = [MemcachedNode(parse_address(name), largest_value=MIB) for name in names]
+            nodes = [MemcachedNode(parse_address(name), largest_value=MIB, **PATIENT) for name in names]
             return connected(Cluster(Topology(nodes, request.param)))
 
         yield Mixed(await stack.enter_async_context(front()), front)

@@ -626,7 +626,9 @@ async def test_a_record_that_a_node_does_not_take_is_counted(tmp_path: Path) -> 
 @contextlib.asynccontextmanager
 async def cluster_of(ports: Iterable[int], quorum: Quorum = SAFE) -> AsyncIterator[Cluster]:
     nodes = [
-        MemcachedNode(parse_address(f"{HOST}:{port}"), largest_value=2**20, timeout=TIMEOUT, retry_after=0.1)
+        MemcachedNode(
+            parse_address(f"{HOST}:{port}"), largest_value=2**20, timeout=TIMEOUT, connect_timeout=5.0, retry_after=0.1
+        )
         for port in ports
     ]
     async with connected(Cluster(Topology(nodes, quorum))) as cluster:
@@ -732,7 +734,13 @@ async def growing(farm: Farm, nodes: str, joining: str = "", leaving: str = "") 
 
     def some(numbers: str) -> list[MemcachedNode]:
         return [
-            MemcachedNode(parse_address(farm.names[int(number)]), largest_value=2**20, timeout=TIMEOUT, retry_after=0.1)
+            MemcachedNode(
+                parse_address(farm.names[int(number)]),
+                largest_value=2**20,
+                timeout=TIMEOUT,
+                connect_timeout=5.0,
+                retry_after=0.1,
+            )
             for number in numbers
         ]
 

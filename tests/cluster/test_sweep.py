@@ -676,7 +676,10 @@ async def test_it_does_the_same_whatever_the_kinds_of_nodes(kinds: str, tmp_path
                 ports.append(server.port)
             else:
                 ports.append(stack.enter_context(memcached()))
-        nodes = [MemcachedNode(parse_address(f"{HOST}:{port}"), largest_value=2**20, timeout=1.0) for port in ports]
+        nodes = [
+            MemcachedNode(parse_address(f"{HOST}:{port}"), largest_value=2**20, timeout=5.0, connect_timeout=5.0)
+            for port in ports
+        ]
         cluster = await stack.enter_async_context(connected(Cluster(Topology(nodes, Quorum(2, 1, 1)))))
         front = await stack.enter_async_context(front_of(cluster))
         for number in range(4):

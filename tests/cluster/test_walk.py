@@ -37,7 +37,9 @@ async def servers(tmp_path: Path) -> AsyncIterator[list[Server]]:
 @contextlib.asynccontextmanager
 async def clients(ports: Iterable[int]) -> AsyncIterator[list[Backend]]:
     nodes: list[Backend] = [
-        MemcachedNode(parse_address(f"{HOST}:{port}"), largest_value=2**20, timeout=1.0, retry_after=0.1)
+        MemcachedNode(
+            parse_address(f"{HOST}:{port}"), largest_value=2**20, timeout=5.0, connect_timeout=5.0, retry_after=0.1
+        )
         for port in ports
     ]
     for node in nodes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import hashlib
 import struct
@@ -47,6 +49,10 @@ class Content:
         return f'"{digest.hexdigest()}"'
 
 
+class _Another(AssertionError):
+    """A file is there, but another one."""
+
+
 class Client:
     """Uploads and downloads at one front."""
 
@@ -67,6 +73,17 @@ class Client:
             assert answer.status == 200, await answer.text()
             assert answer.headers["ETag"] == content.etag
 
+    async def comes(self, path: str, content: Content, *, before: Content) -> None:
+        """Read it until it is ``content``; until then it is the one before. Either is whole, each time."""
+        async with asyncio.timeout(30):
+            while True:
+                now = content if await self.etag(path) == content.etag else before
+                with contextlib.suppress(_Another):
+                    assert await self.get(path, now)
+                    if now is content:
+                        return
+                await asyncio.sleep(0.1)
+
     async def get(
         self, path: str, content: Content, *, at: int = -1, then: Callable[[], Awaitable[None]] | None = None
     ) -> bool:
@@ -76,7 +93,8 @@ class Client:
         """
         async with self._session.get(self.url(path)) as answer:
             assert answer.status == 200, await answer.text()
-            assert answer.headers["ETag"] == content.etag
+            if answer.headers["ETag"] != content.etag:
+                raise _Another(f"{path} is not {content.name}")
             got, expected = 0, bytearray()
             try:
                 async for chunk in answer.content.iter_any():

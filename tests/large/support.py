@@ -13,6 +13,7 @@ from sfss import manifest, record
 from sfss.addresses import parse_address
 from sfss.backends.memcached import MemcachedNode
 from sfss.record import Header, Kind
+from tests.servers import PATIENT
 
 KIB, MIB = 2**10, 2**20
 _AT_ONCE = 1000
@@ -37,7 +38,7 @@ class Block:
 @contextlib.asynccontextmanager
 async def connected(address: str) -> AsyncIterator[MemcachedNode]:
     """A client of one node."""
-    node = MemcachedNode(parse_address(address), largest_value=2**26, timeout=10.0)
+    node = MemcachedNode(parse_address(address), largest_value=2**26, **PATIENT)
     await node.start()
     try:
         yield node

@@ -25,7 +25,7 @@ from sfss.cluster.sweeping.sweep import Sweep
 from sfss.cluster.topology import Quorum, Topology
 from tests.cluster.support import connected
 from tests.large.support import KIB, MIB, blocks_on, content_of
-from tests.servers import HOST, Service, sfss_node
+from tests.servers import HOST, PATIENT, Service, sfss_node
 
 PATHS = 8
 SIZES = (1, 3_000, 60_000, 200_000, 700_000, 3 * MIB, 6 * MIB)
@@ -125,7 +125,7 @@ async def _size(nodes: Sequence[str]) -> int:
 
 async def _put_in_order(nodes: Sequence[str], copies: int) -> Summary:
     """Repair and sweep, when all that is left is old enough."""
-    clients = [MemcachedNode(parse_address(node), largest_value=2 * MIB) for node in nodes]
+    clients = [MemcachedNode(parse_address(node), largest_value=2 * MIB, **PATIENT) for node in nodes]
     async with connected(Cluster(Topology(clients, Quorum(copies, copies, 1)))) as cluster:
         await Repair(cluster.topology, tombstone_ttl=86400).run()
         return await Sweep(cluster, upload_time=-MARGIN, copies_of=lambda _: copies).run()

@@ -29,7 +29,7 @@ from tests.backends.beansdb import beansdb
 from tests.cluster.support import connected as cluster_connected
 from tests.conftest import Client, Nodes, StartFront
 from tests.large.support import KIB, MIB, blocks_on, connected, content_of, in_chunks, received, wait_until_blocks
-from tests.servers import HOST, memcached, sfss_node
+from tests.servers import HOST, PATIENT, memcached, sfss_node
 from tests.web.test_files import etag, problem, put, read, url
 
 LARGEST = 64 * KIB - MAX_OVERHEAD  # bytes of a block
@@ -399,7 +399,7 @@ class TestReading:
 
     async def test_a_file_of_no_blocks_is_empty(self, ours: Client, our_nodes: Nodes, path: str) -> None:
         """As an upload of nothing leaves it."""
-        clients = [MemcachedNode(parse_address(node), largest_value=MIB) for node in our_nodes]
+        clients = [MemcachedNode(parse_address(node), largest_value=MIB, **PATIENT) for node in our_nodes]
         async with cluster_connected(Cluster(Topology(clients))) as cluster:
             files = Files(cluster, policies=Policies(Settings()), limits=Limits())
             await files.put_manifest(path, NOTHING, hashlib.sha256().digest())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import random
 import socket
 import struct
@@ -55,10 +56,12 @@ class Rudeness:
 
     async def _guarded(self, way: Callable[[Input], Awaitable[None]], given: Input) -> None:
         try:
-            # The node hangs up on some; RuntimeError is uvloop's word for it.
-            with contextlib.suppress(ConnectionError, RuntimeError):
-                await asyncio.wait_for(way(given), PATIENCE)
+            await asyncio.wait_for(way(given), PATIENCE)
+        except (ConnectionError, RuntimeError):
+            pass  # the node hangs up on some; RuntimeError is uvloop's word for it
         except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOTCONN:
+                return  # so is this, where it hung up before our end was shut down
             error.add_note(f"{way.__name__}: {given!r}")
             raise
 
