@@ -1,9 +1,10 @@
 """What it costs a front to be watched: scrapes of /metrics under full load, the access log, and each part alone.
 
-    python -m benchmarks.watching [--rounds 9] [--seconds 2] [--every 1] [--parts]
+    python -m benchmarks.watching [--starts 4] [--rounds 3] [--seconds 2] [--every 1] [--parts]
 
 GETs and PUTs of 4 KiB over one node, in alternating rounds: one front as it is, the same while a Prometheus asks it
-every so many seconds, and one that writes an access log. A front is one process on one core, so what of the processor
+every so many seconds, and one that writes an access log. All are started several times: two processes of the same
+program differ by some percent for as long as they live, by where their memory happens to lie. A front is one process on one core, so what of the processor
 it spends on being watched is what it lacks for requests. That is judged, for requests/s of neighbouring
 rounds differ by more than what is to be told: the processor's time of a scrape, as a share of the usual 15 s, and of a
 request with a log beside one without. Then how many microseconds each part takes by itself; ``--parts``: only that.
@@ -43,7 +44,8 @@ _TIMES = 5_000  # that a part is done: of the log less than what may wait to be 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.watching", description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
+    parser.add_argument("--starts", type=int, default=4, help="of the fronts (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="after each start (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each run (default: %(default)s)")
     parser.add_argument("--every", type=float, default=1.0, help="seconds between scrapes (default: %(default)s)")
     parser.add_argument("--parts", action="store_true", help="only the microseconds of each part")
@@ -74,7 +76,12 @@ def _run_all(directory: Path, options: argparse.Namespace) -> tuple[list[Contend
         load = Httpload(directory)
         contenders = list(_contenders(directory, stack))
         rounds.fill(load, contenders[0])  # all of them have one node
-        rounds.run(load, contenders, options.rounds, options.seconds, (GET, PUT_OVER), beside)
+        for number in range(options.starts):
+            if number:
+                for service in {each.service for each in contenders}:
+                    service.stop()
+                    service.start()
+            rounds.run(load, contenders, options.rounds, options.seconds, (GET, PUT_OVER), beside)
         return contenders, _scrape(contenders[0])
 
 
