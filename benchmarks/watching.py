@@ -4,10 +4,12 @@
 
 GETs and PUTs of 4 KiB over one node, in alternating rounds: one front as it is, the same while a Prometheus asks it
 every so many seconds, and one that writes an access log. All are started several times: two processes of the same
-program differ by some percent for as long as they live, by where their memory happens to lie. A front is one process on one core, so what of the processor
-it spends on being watched is what it lacks for requests. That is judged, for requests/s of neighbouring
-rounds differ by more than what is to be told: the processor's time of a scrape, as a share of the usual 15 s, and of a
-request with a log beside one without. Then how many microseconds each part takes by itself; ``--parts``: only that.
+program differ by some percent for as long as they live, by where their memory happens to lie.
+
+A front is one process on one core, so what of the processor it spends on being watched is what it lacks for requests.
+That is judged, for requests/s of neighbouring rounds differ by more than what is to be told: the processor's time of a
+scrape, as a share of the usual 15 s, and of a request with a log beside one without. Then how many microseconds each
+part takes by itself; ``--parts``: only that.
 Prints a fragment for ``RESULTS.rst``. Exit status: 0; 1 if a bound doesn't hold.
 """
 
