@@ -65,6 +65,7 @@ from sfss.web.status import StatusHandlers
 from sfss.web.tally import Tally
 from sfss.web.tls import tls_context
 from sfss.web.uploads import COLLECTION, ITEM, UploadHandlers
+from sfss.web.uploads import mark as mark_tus
 from sfss.web.urls import clean_route, root_route
 from sfss.web.watch import Watch, name
 
@@ -290,6 +291,7 @@ def create_app(settings: Settings, tally: Tally | None = None, buckets: Buckets 
     app.cleanup_ctx.append(connected)
     app.on_response_prepare.append(_name_server)
     app.on_response_prepare.append(guard.mark)
+    app.on_response_prepare.append(mark_tus)
     app.on_response_prepare.append(name)
     return app
 

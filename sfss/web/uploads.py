@@ -24,8 +24,13 @@ from sfss.web.urls import path_of
 
 COLLECTION, ITEM = "/uploads", "/uploads/{upload}"
 
-_TUS = {"Tus-Resumable": tus.VERSION}
 _UNVERSIONED = ("OPTIONS", "GET", "HEAD")  # a browser may look at these URLs, too
+
+
+async def mark(request: web.Request, response: web.StreamResponse) -> None:
+    """Say what is spoken here in every answer, as tus wants it: also in that to somebody who isn't let in."""
+    if f"{request.rel_url.raw_path}/".startswith(f"{COLLECTION}/"):
+        response.headers["Tus-Resumable"] = tus.VERSION
 
 
 class UploadHandlers:
@@ -63,7 +68,6 @@ class UploadHandlers:
 
         # Here, and not around all of the application, so that every answer gets what the protocol wants of it.
         response = await self._problems(request, handle)
-        response.headers.update(_TUS)
         if response.status == 412:
             response.headers["Tus-Version"] = tus.VERSION
         if method == "HEAD":

@@ -187,11 +187,10 @@ def _responses(
         content = {} if bodiless else {PROBLEM: {"schema": _any_of([ref(name) for name in failure.schemas])}}
         if status == 400 and not bodiless:
             content |= _NO_HTTP
-        # Who isn't let in, is turned away at the door, or speaks no HTTP, doesn't get as far as that protocol ...
-        spoken = "Tus-Resumable?" if status in (400, 403, 429, 503) else "Tus-Resumable"
-        headers = [*failure.headers, *([spoken] if tus else [])]
-        # ... and the last two are told no id.
-        named = f"{request_ids.HEADER}?" if status in (400, 503) else request_ids.HEADER
+        # Who is turned away at the door, or speaks no HTTP, is told neither of that protocol nor an id.
+        mark = "?" if status in (400, 503) else ""
+        named = request_ids.HEADER + mark
+        headers = [*failure.headers, *([f"Tus-Resumable{mark}"] if tus else [])]
         response = {
             "description": failure.description,
             "headers": _headers([named, *headers]),
