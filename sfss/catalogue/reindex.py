@@ -4,8 +4,8 @@ Both are read in that order, range by range, and compared. A file that has no ro
 something else gets its row; what is written meanwhile wins by its order. A row that no node has a file for, or whose
 version is newer than theirs, is looked at again on the nodes, and goes only if it is older than this walk.
 
-To ``check`` is the same without a change. What seems to differ is looked at again after a moment, up to three times: a
-file may just have been stored whose row is on its way.
+To ``check`` is the same without a change. What seems to differ is looked at again after a moment, three times, and
+longer where the file has just been stored: its row is on its way, and the database may be busy.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from sfss.record import Header, Kind
 _TOGETHER = 8  # records that are read at once
 _WRITTEN = 500  # files whose rows are written in one transaction: writers wait for no more than that
 _LOOKS, _PAUSE = 3, 0.5  # at what seems to differ, and seconds between them
+_ON_ITS_WAY = 5.0  # seconds in which the row of a file that has just been stored may still come
 MISSING, EXTRA = "missing", "extra"
 MOVED = ("different (place)", "different (pieces)")  # the file itself is right
 
@@ -166,25 +167,31 @@ class Reindex:
     async def _look_again(self, wrong: Iterable[str]) -> None:
         """Count what still differs."""
         left = dict.fromkeys(wrong, "")
-        for look in range(_LOOKS):
+        last = self._cluster.now() + int(_ON_ITS_WAY * 1e6)
+        look = 0
+        while left:
             if look:
                 await asyncio.sleep(_PAUSE)
+            look += 1
             for path in list(left):
-                change = await self._file(path)
-                async with self._database.reading() as transaction:
-                    row, pieces = await statements.file_at(transaction, path)
-                if change is None:
-                    how = EXTRA if row is not None and row["state"] == STORED else None
-                else:
-                    how = self._difference(change, row, pieces)
+                change, how = await self._how_it_is(path)
                 if how is None:
                     del left[path]
-                else:
-                    left[path] = how
-            if not left:
-                return
-        for path, how in left.items():
-            self.figures.note(path, how)
+                elif look >= _LOOKS and not (self._has_just_come(change) and self._cluster.now() < last):
+                    self.figures.note(path, how)
+                    del left[path]
+
+    async def _how_it_is(self, path: str) -> tuple[FileChange | None, str | None]:
+        """A file as it is now, and how its row differs."""
+        change = await self._file(path)
+        async with self._database.reading() as transaction:
+            row, pieces = await statements.file_at(transaction, path)
+        if change is not None:
+            return change, self._difference(change, row, pieces)
+        return None, EXTRA if row is not None and row["state"] == STORED else None
+
+    def _has_just_come(self, change: FileChange | None) -> bool:
+        return change is not None and change.header.version > self._cluster.now() - int(_ON_ITS_WAY * 1e6)
 
     def _difference(self, change: FileChange, row: Row | None, pieces: Iterable[Row]) -> str | None:
         """How the rows of a file differ from what they should be; None if they don't."""

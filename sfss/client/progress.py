@@ -72,7 +72,8 @@ class Progress:
         share = min(self._done / self._total, 1.0) if self._total else float(ended)
         bar = "#" * int(share * _WIDTH)
         rate = self._moved / max(self._drawn - self._started, 1e-6) if ended else self._recent_rate()
-        parts = [f"{self._label:<9} [{bar:.<{_WIDTH}}] {share:4.0%}"]
+        percent = int(share * 100)  # not rounded: 100 is all of it
+        parts = [f"{self._label:<9} [{bar:.<{_WIDTH}}] {percent:3}%"]
         if self._files is not None:
             parts.append(f"{self._files_done:,} of {self._files:,}{'+' if self.more else ''} files")
         parts += [words.megabytes(self._done), f"{words.megabytes(rate)}/s"]

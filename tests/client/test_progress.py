@@ -113,7 +113,7 @@ def on_a_terminal(user: User, arguments: list[str]) -> bytes:
             command(user.port, *arguments), cwd=user.directory, env=environment(user.state), stderr=theirs,
             stdout=subprocess.DEVNULL,
         ) as child:  # fmt: skip
-            while b"100%" not in seen:
+            while b"] 100%" not in seen:
                 seen += os.read(ours, 4096)
             assert child.wait(30) == 0
     finally:

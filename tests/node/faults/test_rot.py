@@ -57,13 +57,16 @@ def stills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Still]:
     return [killed, Still(store.directory, items, gone)]
 
 
+_TOLD = {"refused", "errors"}  # what has to be among what becomes of damages: twenty may all be of what nobody reads
+
+
 @pytest.mark.timeout(1800)
 def test_damage_at_rest_is_refused_or_an_error_and_never_a_wrong_answer(
     stills: list[Still], tmp_path: Path, seed: str, long: bool
 ) -> None:
     context = multiprocessing.get_context("spawn")
     listen, tell = context.Pipe(duplex=False)
-    count = 2000 if long else 20
+    least, count = (2000, 2000) if long else (20, 400)
     process = context.Process(target=run, args=(stills, tmp_path, seed, count, tell), daemon=True)
     process.start()
     tell.close()
@@ -78,10 +81,12 @@ def test_damage_at_rest_is_refused_or_an_error_and_never_a_wrong_answer(
                 pytest.fail(f"damage {number}, {what}: it crashes")
             assert not outcome.startswith("WRONG"), f"damage {number}, {what}: {outcome}"
             found[kind, outcome] += 1
+            if number + 1 >= least and {outcome for _, outcome in found} >= _TOLD:
+                break
     finally:
         process.kill()
         process.join()
         listen.close()
     for (kind, outcome), times in sorted(found.items()):
         print(f"{kind:22} {outcome:8} {times}")
-    assert {"refused", "errors"} <= {outcome for _, outcome in found}
+    assert {outcome for _, outcome in found} >= _TOLD
