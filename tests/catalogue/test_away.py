@@ -279,7 +279,7 @@ class TestLost:
 async def lose(url: str) -> None:
     """Take the whole database away."""
     if url.startswith("sqlite:///"):
-        Path(url.removeprefix("sqlite:///")).unlink()
+        Path(url.removeprefix("sqlite:///")).unlink(missing_ok=True)  # it may not have been made anew yet
     else:
         await execute(url, "DROP SCHEMA public CASCADE")
 
