@@ -15,6 +15,7 @@ from schemathesis import Case, HookContext, Response
 from schemathesis.core import NotSet
 from schemathesis.core.failures import Failure
 from schemathesis.generation import GenerationMode
+from schemathesis.generation.meta import TestPhase
 from schemathesis.openapi.checks import AllowHeaderMismatch, UnsupportedMethodResponse
 
 from sfss.web import tus
@@ -90,8 +91,19 @@ def _is_file(form: dict[str, Any]) -> bool:
 @schemathesis.hook
 def map_case(_context: HookContext, case: AnyCase) -> AnyCase:
     """Make whole what is to be right."""
-    if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE:
-        return case
+    if case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE:
+        _make_right(case)
+    return case
+
+
+@schemathesis.hook
+def before_call(_context: HookContext, case: AnyCase, _kwargs: dict[str, Any]) -> None:
+    """The same for examples, which aren't mapped."""
+    if case.meta is not None and case.meta.phase.name is TestPhase.EXAMPLES:
+        _make_right(case)
+
+
+def _make_right(case: AnyCase) -> None:
     if case.method.upper() != "DELETE":
         there = {**_THERE.get("", {}), **_THERE.get(f"{case.method.upper()} {case.path}", {})}
         case.path_parameters.update({name: there[name] for name in case.path_parameters if name in there})
@@ -104,7 +116,6 @@ def map_case(_context: HookContext, case: AnyCase) -> AnyCase:
     ):  # a tag that is made up is no file's: nothing behind it would be tried
         del case.headers["If-Match"]
     _digest(case)
-    return case
 
 
 def _make_body_right(case: AnyCase) -> None:
