@@ -17,7 +17,7 @@ from sfss.uploads import Uploads
 from sfss.web import problems, tus
 from sfss.web.access import Guard
 from sfss.web.bodies import receive
-from sfss.web.conditional import PRECONDITIONS, http_date
+from sfss.web.conditional import PRECONDITIONS, evaluate, http_date
 from sfss.web.digests import DIGESTS
 from sfss.web.headers import combined
 from sfss.web.urls import path_of
@@ -230,6 +230,8 @@ def _preconditions(request: web.Request) -> dict[str, str]:
     given = combined(request.headers, PRECONDITIONS)
     if not all(value.isascii() for value in given.values()):
         raise BadRequest("the preconditions hold what is neither an entity tag of this service nor a date")
+    for name, value in given.items():  # that they can be read is seen now, and not when all has been sent
+        evaluate({name: value}, None, reading=False)
     return given
 
 

@@ -390,6 +390,7 @@ class TestCreation:
         assert await tus.offset(upload) == 3
         assert await tus.read(path) == b"two"
         await problem(await tus.post(path, 3, If_Match="one"), 400)
+        await problem(await tus.post(None, 3, Upload_Concat="partial", If_None_Match="one"), 400)  # of a part, too
 
 
 class TestCreationWithUpload:

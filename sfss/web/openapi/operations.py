@@ -501,6 +501,6 @@ def _dashboard() -> Table:
         ),
         ("GET", pages.MAY): Operation(
             "get_rights", "dashboard", "What whoever asks may do there",
-            {200: _json("It.", "Rights", "Cache-Control")}, (BadPath, BadRequest), ("path-asked", "prefix"),
+            {200: _json("It.", "Rights", "Cache-Control")}, (BadPath, BadRequest), ("path-asked", "prefix-asked"),
         ),
     }  # fmt: skip

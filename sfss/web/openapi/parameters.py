@@ -23,6 +23,7 @@ _DOTLESS = rf"[^/\\.{_CONTROL}]"
 # No segment is empty, '.' or '..': without looking ahead, which not every reader of patterns can.
 _SEGMENT = rf"(?:{_DOTLESS}{_ANY}*|\.{_DOTLESS}{_ANY}*|\.\.{_ANY}+)"
 PATH = rf"^{_SEGMENT}(?:/{_SEGMENT})*$"
+BEGINNING = rf"^(?:{_SEGMENT}/)*{_ANY}*$"  # of a path that can be
 PART = rf"^[^{_CONTROL}]*$"  # of a path: how some begin, or what they come behind
 
 _TAG = '(?:W/)?"[!#-~]*"'
@@ -31,6 +32,7 @@ _DATE = "^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2
 _PAIR = rf"[!-+\--~]{{1,255}}(?: {BASE64})?"
 _DIGEST = "(?:sha-256=:[A-Za-z0-9+/]{43}=:|sha-512=:[A-Za-z0-9+/]{86}==:)"
 _PATH: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_PATH, "pattern": PATH}
+_BEGINNING: Schema = {"type": "string", "maxLength": MAX_PATH, "pattern": BEGINNING}
 _PART: Schema = {"type": "string", "maxLength": MAX_PATH, "pattern": PART}
 _BYTES: Schema = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
 _SEARCHED_BYTES: Schema = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
@@ -89,6 +91,7 @@ PARAMETERS: dict[str, Schema] = {
     "namespace-name": _in("path", "name", {"type": "string", "pattern": f"^{NAMESPACE_NAME}$"}, "A namespace's name."),
     "node-name": _in("path", "name", {"type": "string", "pattern": f"^{NODE_NAME.pattern}$"}, "A node's name."),
     "asset": _in("path", "name", {"enum": sorted(pages.names())}, "The file's name."),
+    "prefix-asked": _query("prefix", _BEGINNING, f"How paths begin; {MAX_PATH} bytes of UTF-8 at most."),
     "prefix": _query("prefix", _PART, f"How paths begin; {MAX_PATH} bytes of UTF-8 at most."),
     "after": _query("after", _PART, "Only what comes behind this path: the `next` of the page before."),
     "delimiter": _query("delimiter", {"enum": ["", "/"]}, "`/`: what lies in folders is told as those, `prefixes`."),

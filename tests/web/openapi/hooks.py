@@ -123,8 +123,9 @@ def _make_body_right(case: AnyCase) -> None:
         return
     types = {body.media_type for body in case.operation.body}
     is_any = "*/*" in types and case.media_type not in (None, *(types - {"*/*"}))
-    is_no_form = case.media_type == "multipart/form-data" and not isinstance(case.body, dict)
-    if is_any or is_no_form:  # schemathesis takes any type that it knows for */*, also multipart/mixed
+    is_other = case.media_type in ("multipart/form-data", "application/json") and not isinstance(case.body, dict)
+    # schemathesis takes any type that it knows for */*, also multipart/mixed, and any JSON
+    if is_any or ("*/*" in types and is_other):
         case.media_type = "application/octet-stream"
         case.body = case.body if isinstance(case.body, bytes) else json.dumps(case.body, default=str).encode()
     if isinstance(case.body, dict):
@@ -166,7 +167,7 @@ def _choose_what_to_ask(case: AnyCase) -> None:
 
 def _say_one_length(case: AnyCase) -> None:
     """Either of the two headers, or neither, where an upload is put together of others; and a path, if need be."""
-    if "path" not in case.query and "Upload-Concat" not in case.headers:
+    if "path" not in case.query and case.headers.get("Upload-Concat") != "partial":
         case.query["path"] = "an/upload"
     final = str(case.headers.get("Upload-Concat", "")).startswith("final")
     if final or "Upload-Length" in case.headers:
