@@ -25,7 +25,7 @@ from sfss.cluster.deciding import Deciding
 from sfss.cluster.lacking import Lacking
 from sfss.cluster.spread import put_newer
 from sfss.cluster.topology import Place, Topology
-from sfss.errors import Damaged, NodeError, OutOfSpace, SfssError, Unavailable
+from sfss.errors import Damaged, NodeError, OutOfSpace, SfssError, TooLarge, Unavailable
 from sfss.record import Header, Record
 from sfss.told import Tasks, Tell, outcome
 from sfss.traffic import Observed, Taken
@@ -330,8 +330,22 @@ class Cluster:
 
     async def _decide(self, key: bytes, data: bytes, token: Token, expiry: int = 0) -> bool:
         """Have the nodes that decide take the record upon the token's states, and then the others."""
-        place = token.place
         decided: list[Backend] = []
+        try:
+            return await self._decide_by_turns(key, data, token, expiry, decided)
+        except (OutOfSpace, TooLarge) as error:
+            if not decided:
+                raise
+            raise Unavailable(
+                f"nodes that decide have taken the record, and others refuse it: {error}. Whether it is kept is not"
+                " known; try again, that is safe"
+            ) from error
+
+    async def _decide_by_turns(
+        self, key: bytes, data: bytes, token: Token, expiry: int, decided: list[Backend]
+    ) -> bool:
+        """``decided`` is told which nodes have taken it."""
+        place = token.place
         for node, state in token.states:
             if state is Guard.ABSENT:
                 done = await node.add(key, data)

@@ -160,7 +160,9 @@ class Spread:
 
     def _why_not(self) -> SfssError:
         first = self.failures[0] if self.failures else None
-        if not isinstance(first, NodeError | None) and all(isinstance(error, type(first)) for error in self.failures):
+        is_one = not isinstance(first, NodeError | None) and all(isinstance(e, type(first)) for e in self.failures)
+        if is_one and not self._holders:  # else it isn't true that nothing was stored
+            assert first is not None
             return first
         needed = self._place.quorum.write
         return Unavailable(
