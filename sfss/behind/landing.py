@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from sfss import manifest, paths, record
 from sfss.cluster.replication import Cluster, Token
-from sfss.errors import Damaged, Unavailable
+from sfss.errors import Damaged, OutOfSpace, TooLarge, Unavailable
 from sfss.manifest import NOTHING, Manifest
 from sfss.policies import Policies
 from sfss.record import Header, Kind, Record
@@ -45,14 +45,14 @@ class Landing:
         oldest = self._cluster.now() - int(self._stripes.upload_time * 1e6)
         return any(manifest.began(stripe) < oldest for stripe in manifest.decode(going.payload).stripes)
 
-    def is_forsaken(self, since: float) -> bool:
-        """Whether a record that is on its way since then must have been left there, by a front that has died."""
-        return self._cluster.now() / 1e6 - since > _AT_IT
+    def is_forsaken(self, seconds: float) -> bool:
+        """Whether a record that is on its way, and to which no front came for so long, must have been left there."""
+        return seconds > _AT_IT
 
     async def land(self, path: str, found: Record) -> bool:
         """Have the nodes keep the record; returns when they do. False if they had a newer one, which stays.
 
-        Raises Damaged if it is of no kind that a file has; TooLarge, OutOfSpace, Unavailable.
+        Raises Damaged if it is of no kind that a file has; TooLarge, OutOfSpace: no node has got it by this; Unavailable.
         """
         header, payload, cut = found.header, found.payload, NOTHING
         key = paths.key_of(path)
@@ -122,7 +122,10 @@ class Landing:
         Whoever has put it may have come no further than the first node, and may not have noted it. Of a newer one, too,
         it isn't known whether it is where it will be seen, and this one is about to be forgotten.
         """
-        await self._cluster.hold(key)
+        try:
+            await self._cluster.hold(key)
+        except (OutOfSpace, TooLarge) as error:
+            raise Unavailable(f"'{path}' is on some nodes, and others refuse it: {error}") from error
         if there.order != header.order:
             return False
         await self._note(path, there, await striped_there(self._cluster, path, key, there))

@@ -6,11 +6,9 @@ import asyncio
 import base64
 import functools
 import hashlib
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
-from aiohttp import ClientResponse
 from yarl import URL
 
 from sfss import manifest
@@ -20,7 +18,7 @@ from sfss.cluster.sweeping.sweep import Sweep
 from sfss.errors import OutOfSpace, TooLarge, Unavailable
 from sfss.manifest import Manifest
 from sfss.record import Kind, Record
-from tests.behind.support import MIB, Bench, file_at, listed, put, read, until
+from tests.behind.support import MIB, Bench, file_at, listed, put, read, status, until
 from tests.conftest import Client
 from tests.large.support import content_of
 
@@ -53,13 +51,6 @@ async def test_a_large_file_goes_to_the_nodes_and_has_its_turn_among_what_waits(
     assert (await front.delete(file_at(path))).status == 204
     await bench.drain()
     assert await read(other, path) is None
-
-
-async def status(request: AbstractAsyncContextManager[ClientResponse]) -> int:
-    """Of an answer that is read to its end."""
-    async with request as answer:
-        await answer.read()
-        return answer.status
 
 
 def failing(patch: pytest.MonkeyPatch, error: Exception) -> None:
