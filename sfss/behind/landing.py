@@ -52,7 +52,8 @@ class Landing:
     async def land(self, path: str, found: Record) -> bool:
         """Have the nodes keep the record; returns when they do. False if they had a newer one, which stays.
 
-        Raises Damaged if it is of no kind that a file has; TooLarge, OutOfSpace: no node has got it by this; Unavailable.
+        Raises Damaged if it is of no kind that a file has; TooLarge, OutOfSpace if no node has taken it by this;
+        Unavailable.
         """
         header, payload, cut = found.header, found.payload, NOTHING
         key = paths.key_of(path)

@@ -139,8 +139,8 @@ return 1
 """
 
 # A record that was on its way isn't any more; what waits is as it was. If it was refused, only if nobody else may be
-# landing it. If it is given up as forsaken, some node may have it, or get it: who is to come next in an older version has
-# to look, and who was landing it is to learn of it. 1 if this has taken it away.
+# landing it. If it is given up as forsaken, some node may have it, or get it: who is to come next in an older version
+# has to look, and who was landing it is to learn of it. 1 if this has taken it away.
 # KEYS file tasks totals undone; ARGV order group is_refused undone_ttl
 UNDO = """
 redis.call('HDEL', KEYS[1], '-')

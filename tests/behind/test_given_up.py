@@ -1,4 +1,4 @@
-"""What is on its way to the nodes, and is refused there, or left there: it is given up only where it never had its turn.
+"""What is on its way to the nodes, and is refused there, or left there: it is given up only if it never had its turn.
 
 Fronts, workers and who helps land one record at once, stand still, and are refused by nodes that are full.
 """
