@@ -395,8 +395,8 @@ class Files:
         """Make a file of content that fits a record, or of blocks that are kept, in just the version of that ``order``.
 
         So whoever doesn't know whether it has been done may do it again. False if what is there is newer: this one came
-        before, or too late, and the condition holds of that. Raises as ``put``; the blocks stay, whatever comes of it,
-        but for those of the file in whose place it is put.
+        before, or too late, but not by this call; the condition isn't asked of that. Raises as ``put``; the blocks
+        stay, whatever comes of it, but for those of the file in whose place it is put.
         """
         self._check(path)
         rules = self._policies.of(path)
@@ -433,10 +433,10 @@ class Files:
             if isinstance(content, Manifest) and not content.stripes.isdisjoint(before.stripes):
                 await records.hold(key)
                 return True  # a repair has written it anew, for other nodes
-            if condition is not None:
-                condition(_info_there(path, there))
             if there is not None and there.order > order:
                 return False
+            if condition is not None:
+                condition(_info_there(path, there))
             put = records.put_if(key, draft.record, token) if token else records.put(key, draft.record)
             with self._doubting(path):
                 done = await put
