@@ -1,7 +1,8 @@
 """Landing: a record that was acknowledged elsewhere comes onto the nodes, in its version, as its policy wants it.
 
-To do it twice, or by two at once, changes nothing: what is there as that version, or as a newer one, stays. Conditions,
-quotas and namespaces aren't asked again: they were when it was acknowledged.
+To do it twice, or by two at once, changes nothing: what is there as that version, or as a newer one, stays; and what is
+older never comes above it, for the order was settled when it was acknowledged. Conditions, quotas and namespaces aren't
+asked again: they were then.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Landing:
             if header.kind == Kind.TOMBSTONE:
                 done = await self._bury(key, data, header, there, token)
             else:
-                done = await self._cluster.put_if(key, data, token)
+                done = await self._cluster.put_if(key, data, token, by_order=True)
             if done:
                 free(self._cluster, self._stripes, path, key, replaced)
                 await self._note(path, header, named)
@@ -105,11 +106,11 @@ class Landing:
 
     async def _bury(self, key: bytes, tombstone: bytes, header: Header, there: Header | None, token: Token) -> bool:
         """Put a tombstone also where nothing is: what is older may still be on its way, with somebody who is slow."""
-        done = await self._cluster.delete_if(key, tombstone, token)
+        done = await self._cluster.delete_if(key, tombstone, token, by_order=True)
         if done and there is None:  # one that takes nothing's place has no end; it gets one as its own successor
             found, token = await self._cluster.get_for_update(key)
             if found is not None and found.order == header.order:
-                await self._cluster.delete_if(key, tombstone, token)
+                await self._cluster.delete_if(key, tombstone, token, by_order=True)
         return done
 
     async def _put_anyhow(self, key: bytes, header: Header, data: bytes) -> None:

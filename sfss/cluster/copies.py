@@ -114,14 +114,14 @@ class Copies:
         return False
 
     async def put_decided(
-        self, key: bytes, data: bytes, place: Place, decided: Sequence[Backend], seen: Header | None
+        self, key: bytes, data: bytes, place: Place, decided: Sequence[Backend], upon: Upon
     ) -> bytes | None:
-        """Write to the other owners what those that decide have taken, upon a state whose newest version was ``seen``.
+        """Write to the other owners what those that decide have taken.
 
         Returns when a quorum has it. Raises as ``put``. A record, if it turns out that another write came between and
         may have been acknowledged, in a version below this one's: that one is to stand, and this one came before it.
         """
-        spread = Spread(self, key, data, place, place.quorum.write, record.decode_header(data)[0], decided, Upon(seen))
+        spread = Spread(self, key, data, place, place.quorum.write, record.decode_header(data)[0], decided, upon)
         await spread.run()
         return spread.overtaken_by
 

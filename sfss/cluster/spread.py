@@ -22,9 +22,12 @@ class Upon(NamedTuple):
     """What a condition was decided by."""
 
     seen: Header | None  # the newest version
+    by_order: bool = False  # whatever is older has come before
 
     def is_passed(self, there: Header) -> bool:
         """Whether that is another write's, which came since. To create upon a deletion is right at any time."""
+        if self.by_order:
+            return False
         was_there = self.seen is not None and self.seen.kind != Kind.TOMBSTONE
         is_new = self.seen is None or there.order > self.seen.order
         return is_new and (was_there or there.kind != Kind.TOMBSTONE)

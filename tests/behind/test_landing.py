@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from sfss.config import Limits, Settings
 from sfss.errors import Unavailable
 from sfss.files import Files
 from sfss.policies import Policies
-from sfss.record import Record
+from sfss.record import Kind, Record
 from sfss.stripes import Stripes
 from tests.cluster.support import Farm, started, version
 
@@ -65,3 +66,28 @@ async def test_nor_is_an_upload_a_file_by_that(farm: Farm, half: Record) -> None
     assert await claimed()
     assert len([node for node in farm.owners(key)[:3] if node in farm.versions(key)]) >= 2
     await files.close()
+
+
+@pytest.mark.parametrize("kind", [Kind.FILE, Kind.TOMBSTONE])
+async def test_what_is_older_never_comes_above_it(farm: Farm, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it comes onto so many nodes, while they are asked, that elsewhere it might have been acknowledged."""
+    key, data = paths.key_of(PATH), version(105, kind)
+    first, *others = farm.owners(key)[:3]
+    for name in (first, *others):
+        farm.leave(name, key, version(103))
+    decide = farm.cluster._decide
+
+    async def just_then(*args: Any, **given: Any) -> bool:
+        if farm.nodes[first].store.head(key) is not None:
+            for name in others:
+                farm.leave(name, key, version(104))
+        return await decide(*args, **given)
+
+    monkeypatch.setattr(farm.cluster, "_decide", just_then)
+    stripes = Stripes(farm.cluster, Limits())
+    assert await Landing(farm.cluster, stripes, Policies(Settings())).land(PATH, record.decode(data))
+    there = await farm.cluster.get(key)
+    assert there is not None
+    assert (there.header.version, there.header.kind) == (105, kind)
+    assert len([size for size in farm.versions(key).values() if size == len(data)]) >= 2
+    await stripes.close()
