@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from sfss import manifest, paths, record
 from sfss.cluster.replication import Cluster, Token
-from sfss.errors import Damaged, OutOfSpace, TooLarge, Unavailable
+from sfss.errors import Damaged, OutOfSpace, SfssError, TooLarge, Unavailable
 from sfss.manifest import NOTHING, Manifest
 from sfss.policies import Policies
 from sfss.record import Header, Kind, Record
@@ -56,6 +56,22 @@ class Landing:
         Raises Damaged if it is of no kind that a file has; TooLarge, OutOfSpace if no node has taken it by this;
         Unavailable.
         """
+        try:
+            return await self._land(path, found)
+        except (OutOfSpace, TooLarge) as error:
+            if await self._may_be_there(path, found.header):
+                raise Unavailable(f"a node that refuses '{path}' may have it all the same: {error}") from error
+            raise
+
+    async def _may_be_there(self, path: str, header: Header) -> bool:
+        """Whether it may be on the nodes: one whose disk is full when it syncs may have what it refuses."""
+        try:
+            there, _ = await self._cluster.get_for_update(paths.key_of(path))
+        except SfssError:
+            return True
+        return there is not None and there.order >= header.order
+
+    async def _land(self, path: str, found: Record) -> bool:
         header, payload, cut = found.header, found.payload, NOTHING
         key = paths.key_of(path)
         if header.kind == Kind.FILE and self._is_to_be_cut(path, len(payload)):

@@ -12,7 +12,7 @@ from sfss import paths, record
 from sfss.behind.landing import Landing
 from sfss.cluster.topology import Quorum
 from sfss.config import Limits, Settings
-from sfss.errors import Unavailable
+from sfss.errors import OutOfSpace, Unavailable
 from sfss.files import Files
 from sfss.policies import Policies
 from sfss.record import Kind, Record
@@ -90,4 +90,24 @@ async def test_what_is_older_never_comes_above_it(farm: Farm, kind: Kind, monkey
     assert there is not None
     assert (there.header.version, there.header.kind) == (105, kind)
     assert len([size for size in farm.versions(key).values() if size == len(data)]) >= 2
+    await stripes.close()
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+async def test_that_nodes_refuse_it_is_said_only_if_they_have_nothing_of_it(farm: Farm, has_it: bool) -> None:
+    """A node whose disk is full when it syncs may have it all the same."""
+    key = paths.key_of(PATH)
+    node = farm.cluster.topology.nodes[farm.owners(key)[0]]
+    add = node.add
+
+    async def full(key: bytes, data: bytes) -> bool:
+        if has_it:
+            await add(key, data)
+        raise OutOfSpace("no room")
+
+    node.add = full  # type: ignore[method-assign]
+    stripes = Stripes(farm.cluster, Limits())
+    landing = Landing(farm.cluster, stripes, Policies(Settings()))
+    with pytest.raises(Unavailable if has_it else OutOfSpace):
+        await landing.land(PATH, record.decode(version(100)))
     await stripes.close()
