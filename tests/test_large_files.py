@@ -148,6 +148,7 @@ async def test_the_blocks_of_a_file_that_is_there_again_stay_whatever_a_node_say
         if decider == "is away":
             await farm.start(first)
             await farm.settled()
+        await farm.cluster.put_right(key)
         assert await read(files, path) == content
 
 
