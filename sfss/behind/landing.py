@@ -141,7 +141,7 @@ class Landing:
         it isn't known whether it is where it will be seen, and this one is about to be forgotten.
         """
         try:
-            await self._cluster.hold(key)
+            await self._cluster.hold(key, there)
         except (OutOfSpace, TooLarge) as error:
             raise Unavailable(f"'{path}' is on some nodes, and others refuse it: {error}") from error
         if there.order != header.order:

@@ -72,10 +72,10 @@ class Pending:
         """As ``Cluster.put_right``: what the nodes have has proved to be old."""
         await self._cluster.put_right(key)
 
-    async def hold(self, key: bytes) -> None:
+    async def hold(self, key: bytes, there: Header) -> None:
         """As ``Cluster.hold``."""
         if await self._store.head(self._path) is None:
-            await self._cluster.hold(key)
+            await self._cluster.hold(key, there)
 
     async def get_for_update(self, key: bytes) -> tuple[Header | None, State]:
         """As ``Cluster.get_for_update``; the token holds also if what waits is moved meanwhile."""

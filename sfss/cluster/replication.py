@@ -173,14 +173,14 @@ class Cluster:
         if place.only is None:
             await self._copies.put_right(key, place)
 
-    async def hold(self, key: bytes) -> None:
-        """Have as many nodes keep the newest version that there is as a write asks for: who has put it may have failed.
+    async def hold(self, key: bytes, there: Header) -> None:
+        """Have as many nodes keep what was seen there, or what is newer, as a write asks for: its own may have failed.
 
         Raises as ``put``, and Damaged.
         """
         place = self._topology.place(key)
         if place.only is None:
-            await self._copies.hold(key, place)
+            await self._copies.hold(key, place, there.order)
 
     async def get_for_update(self, key: bytes) -> tuple[Header | None, Token]:
         """The present header, and the token with which ``put_if`` changes just this state.

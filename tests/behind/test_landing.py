@@ -10,6 +10,8 @@ import pytest
 
 from sfss import paths, record
 from sfss.behind.landing import Landing
+from sfss.cluster import copies, replication, spread
+from sfss.cluster.copies import Copies
 from sfss.cluster.topology import Quorum
 from sfss.config import Limits, Settings
 from sfss.errors import OutOfSpace, Unavailable
@@ -110,4 +112,35 @@ async def test_that_nodes_refuse_it_is_said_only_if_they_have_nothing_of_it(farm
     landing = Landing(farm.cluster, stripes, Policies(Settings()))
     with pytest.raises(Unavailable if has_it else OutOfSpace):
         await landing.land(PATH, record.decode(version(100)))
+    await stripes.close()
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+async def test_what_one_node_has_isn_t_landed_by_what_the_others_have(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch, is_full: bool
+) -> None:
+    """Which a read may find instead: they have an older file, and no room."""
+    key, data = paths.key_of(PATH), version(105)
+    first, *others = farm.owners(key)[:3]
+    farm.leave(first, key, data)
+    for name in others:
+        farm.leave(name, key, version(103))
+    order, put_newer = Copies.order, spread.put_newer
+
+    async def full(*_: Any) -> bool:
+        if is_full:
+            raise OutOfSpace("no room")
+        return await put_newer(*_)
+
+    monkeypatch.setattr(Copies, "order", lambda copies, nodes: order(copies, nodes)[::-1])
+    for module in (spread, copies, replication):
+        monkeypatch.setattr(module, "put_newer", full)
+    stripes = Stripes(farm.cluster, Limits())
+    landing = Landing(farm.cluster, stripes, Policies(Settings()))
+    if is_full:
+        with pytest.raises(Unavailable):
+            await landing.land(PATH, record.decode(data))
+    else:
+        assert await landing.land(PATH, record.decode(data))
+        assert len([size for size in farm.versions(key).values() if size == len(data)]) >= 2
     await stripes.close()

@@ -20,5 +20,5 @@ def _write_if_there_is_room(store: Store, *args: Any) -> None:
     _write(store, *args)
 
 
-Store._write = _write_if_there_is_room  # type: ignore[method-assign]
+setattr(Store, "_write", _write_if_there_is_room)  # noqa: B010  (mypy knows no more of its arguments)
 sys.exit(main())
