@@ -138,7 +138,7 @@ class Records(Protocol):
     async def head(self, key: bytes) -> Header | None: ...
     def head_soon(self, key: bytes, tell: Tell[Header | None]) -> None: ...
     async def put_right(self, key: bytes) -> None: ...
-    async def hold(self, key: bytes) -> None: ...
+    async def hold(self, key: bytes, there: Header) -> None: ...
     async def get_for_update(self, key: bytes) -> tuple[Header | None, Any]: ...
     async def put(self, key: bytes, data: bytes) -> bool: ...
     def put_soon(self, key: bytes, data: bytes, tell: Tell[bool]) -> None: ...
@@ -395,8 +395,8 @@ class Files:
         """Make a file of content that fits a record, or of blocks that are kept, in just the version of that ``order``.
 
         So whoever doesn't know whether it has been done may do it again. False if what is there is newer: this one came
-        before, or too late, and the condition holds of that. Raises as ``put``; the blocks stay, whatever comes of it,
-        but for those of the file in whose place it is put.
+        before, or too late, but not by this call; the condition isn't asked of that. Raises as ``put``; the blocks
+        stay, whatever comes of it, but for those of the file in whose place it is put.
         """
         self._check(path)
         rules = self._policies.of(path)
@@ -426,17 +426,18 @@ class Files:
             else:
                 there, token = await records.get_for_update(key)
             if there is not None and there.order == order:
-                await records.hold(key)  # whoever has put it may have come no further than the first node
+                await records.hold(key, there)  # whoever has put it may have come no further than the first node
                 await self._note(path, draft, content)  # nor to that
                 return True
             before = await self._striped_there(path, key, there)
-            if isinstance(content, Manifest) and not content.stripes.isdisjoint(before.stripes):
-                await records.hold(key)
+            is_moved = isinstance(content, Manifest) and not content.stripes.isdisjoint(before.stripes)
+            if there is not None and is_moved:
+                await records.hold(key, there)
                 return True  # a repair has written it anew, for other nodes
-            if condition is not None:
-                condition(_info_there(path, there))
             if there is not None and there.order > order:
                 return False
+            if condition is not None:
+                condition(_info_there(path, there))
             put = records.put_if(key, draft.record, token) if token else records.put(key, draft.record)
             with self._doubting(path):
                 done = await put

@@ -37,7 +37,7 @@ def free(cluster: Cluster, stripes: Stripes, path: str, key: bytes, replaced: Ma
     """
 
     async def is_there_again() -> bool:
-        found = await cluster.get(key)
+        found = await cluster.get_latest(key, surely=True)  # else it may be of a node that was away
         if found is None or found.header.kind != Kind.MANIFEST:
             return False
         return not replaced.stripes.isdisjoint(striped(path, found).stripes)

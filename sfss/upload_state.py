@@ -29,6 +29,7 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     front: int
     sha256: bytes  # of the whole file
     is_record: bool  # it is to be one record, instead of blocks
+    is_tried: bool = False  # others may have put it than who has settled it, or he himself before
 
 
 class State(msgspec.Struct, frozen=True, array_like=True):

@@ -8,6 +8,11 @@ is too late. Where nodes can't decide conditions (Beansdb), that is not noticed.
 When all is there it becomes a file. First the record's next state says, as a *claim*, what the file's record will be,
 to its version; then that is put, and then the state says so. Whoever finds a claim can go on from there, as often as it
 takes: what is put twice as the same version is there once, and never takes the place of something newer.
+
+Where something newer is, the claimed file has been there, and was seen, or it came too late. To its client that is the
+same, unless the file depends on what was there before. Then only who has settled the claim knows that it never was
+there, as long as nobody has noted in it that he tries, too (``is_tried``): he settles another one. Else nobody knows,
+and it is never put as another version, above what has come since.
 """
 
 from __future__ import annotations
@@ -373,6 +378,8 @@ class Uploads:
                 await self._drop_old_claim(hold)
                 if hold.state.claim is None:
                     await self._claim(hold)
+                else:
+                    await self._take_over(hold)
                 await self._redeem(hold)
             except (Gone, UploadConflict):  # another front does the same, and may have freed what is no more needed
                 if await hold.load() == before:
@@ -395,14 +402,28 @@ class Uploads:
             self._hashes.forget(hold.upload)
             await hold.put(replace(state, claim=None))
             raise
-        if not stands and condition is not None:  # it must be known that it was there: once more, as a newer version
-            self._hashes.forget(hold.upload)  # so that it is read: what came then may have freed its blocks
-            await hold.put(replace(state, claim=None))
+        if not stands and self._is_bound(state):
+            if claim.is_tried:
+                raise _is_unknown(hold.upload, state.path)
+            await hold.put(
+                replace(state, claim=None)
+            )  # if nobody tries, too: so it hasn't been there, and has its blocks
             return
         await hold.put(replace(state, parts=NOTHING, finished=True, expires=self._fresh()))
         if claim.is_record:
             self._stripes.free(state.parts, linger=0.0)
         self._hashes.forget(hold.upload)
+
+    async def _take_over(self, hold: Hold) -> None:
+        """Have who has settled the claim learn, before it is put, that he isn't the only one any more who does that."""
+        state, claim = hold.state, hold.state.claim
+        assert claim is not None
+        if self._is_bound(state) and not claim.is_tried:
+            await hold.put(replace(state, claim=replace(claim, is_tried=True), expires=self._fresh()))
+
+    def _is_bound(self, state: State) -> bool:
+        """Whether it depends on what is there before that it may become a file."""
+        return self._conditions(state.conditions) is not None or self._rules(state).write_once
 
     async def _drop_old_claim(self, hold: Hold) -> None:
         """Once a deletion may be forgotten nobody can tell whether the claimed file was there, and its blocks freed."""
@@ -412,6 +433,8 @@ class Uploads:
         assert state.path is not None
         there = await self._files.present(state.path)
         if there is None or there.modified < claim.version:
+            if self._is_bound(state):
+                raise _is_unknown(hold.upload, state.path)
             self._hashes.forget(hold.upload)  # so that all blocks are read
             await hold.put(replace(state, claim=None))
 
@@ -504,6 +527,13 @@ class Uploads:
             for other in holds:
                 if other.state.final == upload:
                     await other.put(replace(other.state, final=None, into=None))
+
+
+def _is_unknown(upload: str, path: str) -> UploadGone:
+    return UploadGone(
+        f"whether the upload {upload} became the file '{path}', and that was replaced or deleted since, isn't known:"
+        " look what is there, and begin a new upload if it is still wanted"
+    )
 
 
 def _check_end(state: State, end: int) -> None:

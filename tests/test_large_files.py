@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from sfss import replaced
+from sfss.cluster.copies import Copies
 from sfss.cluster.replication import Cluster
 from sfss.config import Limits, Settings, Size
 from sfss.errors import Gone, NotFound
 from sfss.files import Files
 from sfss.manifest import NOTHING
 from sfss.policies import Policies
-from tests.cluster.support import QUICK, SAFE, Farm, connected, started, until
+from tests.cluster.support import QUICK, SAFE, Farm, connected, started, until, version
 from tests.large.support import KIB, Block, blocks_on, content_of, wait_until_blocks
 
 SIZE = 10 * 56 * KIB + 7  # of eleven blocks
@@ -119,6 +121,35 @@ async def test_a_write_that_is_seen_replaced_and_then_written_anew_keeps_its_blo
         await asyncio.sleep(1.0)  # all has lingered that does
         assert await read(ours, path) == got
         assert await read(theirs, path) == got
+
+
+@pytest.mark.parametrize("decider", ["is here", "is away"])
+async def test_the_blocks_of_a_file_that_is_there_again_stay_whatever_a_node_says_that_was_away(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch, decider: str
+) -> None:
+    """Where reads ask one node of two, and that one has a file from before."""
+    async with started(tmp_path, QUICK) as farm, front(farm.cluster, linger=0.0) as files:
+        key, content = f"/{path}".encode(), content_of("there", SIZE)
+        await put(files, path, content)
+        there = (await files.open(path)).striped
+        first, second, *_ = farm.owners(key)
+        async with asyncio.timeout(10):
+            while len(farm.versions(key)) < 2:
+                await asyncio.sleep(0.01)
+        farm.leave(second, key, version(1))
+        with monkeypatch.context() as patch:
+            order = Copies.order
+            patch.setattr(Copies, "order", lambda copies, nodes: order(copies, nodes)[::-1])
+            if decider == "is away":
+                await farm.stop(first)
+                await farm.settled(away=1)
+            replaced.free(farm.cluster, files.stripes, path, key, there)
+            await asyncio.sleep(0.5)
+        if decider == "is away":
+            await farm.start(first)
+            await farm.settled()
+        await farm.cluster.put_right(key)
+        assert await read(files, path) == content
 
 
 @pytest.mark.parametrize("conditional", [False, True])

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import random
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from sfss.errors import (
     UploadConflict,
     UploadGone,
     UploadLocked,
+    WriteOnce,
 )
 from sfss.files import Condition, Files, Info
 from sfss.manifest import Layout
@@ -485,8 +487,9 @@ async def _not_finished(_self: Uploads, _upload: str, state: State) -> State:
     return state
 
 
-async def become_a_file_untold(front: Front, upload: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have it become a file, of which its state tells nothing as its node goes away just then."""
+@contextlib.contextmanager
+def unnoted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The state of what becomes a file tells nothing of it, as its node goes away just then."""
     put = Hold.put
 
     async def failing(self: Hold, state: State, **given: Any) -> State:
@@ -496,8 +499,36 @@ async def become_a_file_untold(front: Front, upload: str, monkeypatch: pytest.Mo
 
     with monkeypatch.context() as patch:
         patch.setattr(Hold, "put", failing)
-        with pytest.raises(Unavailable):
-            await front.append(upload, 0, CONTENT)
+        yield
+
+
+async def become_a_file_untold(
+    front: Front, upload: str, monkeypatch: pytest.MonkeyPatch, content: bytes = CONTENT
+) -> None:
+    """Have it become a file, of which its state tells nothing."""
+    with unnoted(monkeypatch), pytest.raises(Unavailable):
+        await front.append(upload, 0, content)
+
+
+def before_it_is_put(front: Front, what: Callable[[], Awaitable[None]]) -> None:
+    """Have that happen just before an upload's file is put, once."""
+    put_claimed, first = front.files.put_claimed, [what]
+
+    async def behind_that(*args: Any, **given: Any) -> bool:
+        while first:
+            await first.pop()()
+        return await put_claimed(*args, **given)
+
+    front.files.put_claimed = behind_that  # type: ignore[method-assign]
+
+
+async def write(front: Front, path: str, content: bytes) -> None:
+    """Put a small file there."""
+
+    async def once() -> AsyncIterator[bytes]:
+        yield content
+
+    await front.files.put(path, once())
 
 
 class TestBecomingAFileUntold:
@@ -511,9 +542,102 @@ class TestBecomingAFileUntold:
         await become_a_file_untold(one, upload, monkeypatch)
         await two.files.delete(path)
         await wait_until_blocks(our_nodes, lambda blocks: not blocks, path)
-        with pytest.raises(Gone):
-            await one.uploads.look(upload)  # the same front, which knows the hash without reading a block
+        for front in (one, two, one):  # ``one`` knows the hash without reading a block
+            with pytest.raises(UploadGone, match="isn't known"):
+                await front.uploads.look(upload)
         assert await two.read(path) is None
+
+    @pytest.mark.parametrize("size", [3, len(CONTENT)])
+    @pytest.mark.parametrize("then", ["deleted", "overwritten"])
+    async def test_one_that_was_to_be_new_and_may_have_been_is_neither_put_once_more_nor_said_to_be_refused(
+        self, our_nodes: Nodes, start: StartFront, path: str, monkeypatch: pytest.MonkeyPatch, then: str, size: int
+    ) -> None:
+        one, two = await start(our_nodes), await start(our_nodes)
+        upload = await one.create(path, size, conditions={"absent": ""})
+        await become_a_file_untold(one, upload, monkeypatch, CONTENT[:size])
+        assert await two.read(path) == CONTENT[:size]
+        if then == "deleted":
+            await two.files.delete(path)
+        else:
+            await write(two, path, b"behind it")
+        for _ in range(2):
+            with pytest.raises(UploadGone, match="isn't known"):
+                await two.uploads.look(upload)
+            assert await two.read(path) == (None if then == "deleted" else b"behind it")
+
+    async def test_without_a_condition_it_is_finished_and_what_came_behind_it_stays(
+        self, our_nodes: Nodes, start: StartFront, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, two = await start(our_nodes), await start(our_nodes)
+        upload = await one.create(path, len(CONTENT))
+        await become_a_file_untold(one, upload, monkeypatch)
+        await write(two, path, b"behind it")
+        assert (await two.uploads.look(upload)).finished
+        assert await two.read(path) == b"behind it"
+
+    async def test_what_was_to_be_new_doesn_t_come_back_when_the_deletion_is_forgotten(
+        self, our_nodes: Nodes, ours: Front, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ours.cluster, "_tombstone_ttl", 1)
+        upload = await ours.create(path, 3, conditions={"absent": ""})
+        await become_a_file_untold(ours, upload, monkeypatch, b"abc")
+        await ours.files.delete(path)
+        async with asyncio.timeout(10):
+            while await ours.cluster.head(paths.key_of(path)) is not None:
+                await asyncio.sleep(0.05)
+        with pytest.raises(UploadGone, match="isn't known"):
+            await ours.uploads.look(upload)
+        assert await ours.read(path) is None
+
+    @pytest.mark.parametrize("then", ["deleted", "stays"])
+    async def test_one_that_is_known_not_to_have_been_is_put_behind_what_came_first_if_its_condition_holds_of_that(
+        self, our_nodes: Nodes, start: StartFront, path: str, then: str
+    ) -> None:
+        one, two = await start(our_nodes), await start(our_nodes)
+        upload = await one.create(path, len(CONTENT), conditions={"absent": ""})
+
+        async def another() -> None:
+            await write(two, path, b"first")
+            if then == "deleted":
+                await two.files.delete(path)
+
+        before_it_is_put(one, another)
+        if then == "deleted":
+            assert (await one.append(upload, 0, CONTENT)).finished
+            assert await two.read(path) == CONTENT
+        else:
+            with pytest.raises(PreconditionFailed):
+                await one.append(upload, 0, CONTENT)
+            await two.files.delete(path)
+            assert (await two.uploads.look(upload)).finished  # it was told that it isn't there
+            assert await two.read(path) == CONTENT
+
+    async def test_who_stood_still_while_another_made_the_file_doesn_t_put_it_once_more(
+        self, our_nodes: Nodes, start: StartFront, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, two = await start(our_nodes), await start(our_nodes)
+        upload = await one.create(path, len(CONTENT), conditions={"absent": ""})
+
+        async def two_does_it() -> None:
+            with unnoted(monkeypatch), pytest.raises(Unavailable):
+                await two.uploads.look(upload)
+            assert await two.read(path) == CONTENT
+            await two.files.delete(path)
+
+        before_it_is_put(one, two_does_it)
+        with pytest.raises(UploadGone, match="isn't known"):
+            await one.append(upload, 0, CONTENT)
+        assert await two.read(path) is None
+
+    async def test_where_files_are_written_once_one_that_came_too_late_is_not_acknowledged(
+        self, our_nodes: Nodes, start: StartFront, path: str
+    ) -> None:
+        one, two = [await start(our_nodes, policy=[{"prefix": "uploads/", "write_once": True}]) for _ in "12"]
+        upload = await one.create(path, len(CONTENT))
+        before_it_is_put(one, functools.partial(write, two, path, b"first"))
+        with pytest.raises(WriteOnce):
+            await one.append(upload, 0, CONTENT)
+        assert await two.read(path) == b"first"
 
     async def test_a_deleted_one_does_not_come_back_when_the_deletion_is_forgotten(
         self, our_nodes: Nodes, ours: Front, path: str, monkeypatch: pytest.MonkeyPatch

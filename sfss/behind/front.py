@@ -88,7 +88,7 @@ class WriteBehind:
         async def page(prefix: str, after: str, within: bool) -> Page:
             return await self._page(under, prefix, after, within)
 
-        return merged(page, stored, prefix, after, folders=folders, wanted=wanted)
+        return merged(page, self._head, stored, prefix, after, folders=folders, wanted=wanted)
 
     def everything(self, prefix: str) -> AsyncGenerator[Sequence[Found], None]:
         """All files whose paths begin so: those on the nodes, and those that wait."""
@@ -120,6 +120,12 @@ class WriteBehind:
             if (end is None or path <= end) and self._policies.of(path).write_behind == store.url:
                 found[path] = _header(store, path, data)
         return found, end
+
+    async def _head(self, path: str) -> Header | None:
+        """What waits at a path."""
+        store = self._stores.get(self._policies.of(path).write_behind)
+        data = None if store is None else await store.head(path)
+        return None if store is None or data is None else _header(store, path, data)
 
     # --- what is shown ---
 

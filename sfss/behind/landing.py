@@ -1,7 +1,8 @@
 """Landing: a record that was acknowledged elsewhere comes onto the nodes, in its version, as its policy wants it.
 
-To do it twice, or by two at once, changes nothing: what is there as that version, or as a newer one, stays. Conditions,
-quotas and namespaces aren't asked again: they were when it was acknowledged.
+To do it twice, or by two at once, changes nothing: what is there as that version, or as a newer one, stays; and what is
+older never comes above it, for the order was settled when it was acknowledged. Conditions, quotas and namespaces aren't
+asked again: they were then.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 
 from sfss import manifest, paths, record
 from sfss.cluster.replication import Cluster, Token
-from sfss.errors import Damaged, Unavailable
+from sfss.errors import Damaged, OutOfSpace, SfssError, TooLarge, Unavailable
 from sfss.manifest import NOTHING, Manifest
 from sfss.policies import Policies
 from sfss.record import Header, Kind, Record
@@ -45,15 +46,32 @@ class Landing:
         oldest = self._cluster.now() - int(self._stripes.upload_time * 1e6)
         return any(manifest.began(stripe) < oldest for stripe in manifest.decode(going.payload).stripes)
 
-    def is_forsaken(self, since: float) -> bool:
-        """Whether a record that is on its way since then must have been left there, by a front that has died."""
-        return self._cluster.now() / 1e6 - since > _AT_IT
+    def is_forsaken(self, seconds: float) -> bool:
+        """Whether a record that is on its way, and to which no front came for so long, must have been left there."""
+        return seconds > _AT_IT
 
     async def land(self, path: str, found: Record) -> bool:
         """Have the nodes keep the record; returns when they do. False if they had a newer one, which stays.
 
-        Raises Damaged if it is of no kind that a file has; TooLarge, OutOfSpace, Unavailable.
+        Raises Damaged if it is of no kind that a file has; TooLarge, OutOfSpace if no node has taken it by this;
+        Unavailable.
         """
+        try:
+            return await self._land(path, found)
+        except (OutOfSpace, TooLarge) as error:
+            if await self._may_be_there(path, found.header):
+                raise Unavailable(f"a node that refuses '{path}' may have it all the same: {error}") from error
+            raise
+
+    async def _may_be_there(self, path: str, header: Header) -> bool:
+        """Whether it may be on the nodes: one whose disk is full when it syncs may have what it refuses."""
+        try:
+            there, _ = await self._cluster.get_for_update(paths.key_of(path))
+        except SfssError:
+            return True
+        return there is not None and there.order >= header.order
+
+    async def _land(self, path: str, found: Record) -> bool:
         header, payload, cut = found.header, found.payload, NOTHING
         key = paths.key_of(path)
         if header.kind == Kind.FILE and self._is_to_be_cut(path, len(payload)):
@@ -95,7 +113,7 @@ class Landing:
             if header.kind == Kind.TOMBSTONE:
                 done = await self._bury(key, data, header, there, token)
             else:
-                done = await self._cluster.put_if(key, data, token)
+                done = await self._cluster.put_if(key, data, token, by_order=True)
             if done:
                 free(self._cluster, self._stripes, path, key, replaced)
                 await self._note(path, header, named)
@@ -104,11 +122,11 @@ class Landing:
 
     async def _bury(self, key: bytes, tombstone: bytes, header: Header, there: Header | None, token: Token) -> bool:
         """Put a tombstone also where nothing is: what is older may still be on its way, with somebody who is slow."""
-        done = await self._cluster.delete_if(key, tombstone, token)
+        done = await self._cluster.delete_if(key, tombstone, token, by_order=True)
         if done and there is None:  # one that takes nothing's place has no end; it gets one as its own successor
             found, token = await self._cluster.get_for_update(key)
             if found is not None and found.order == header.order:
-                await self._cluster.delete_if(key, tombstone, token)
+                await self._cluster.delete_if(key, tombstone, token, by_order=True)
         return done
 
     async def _put_anyhow(self, key: bytes, header: Header, data: bytes) -> None:
@@ -122,7 +140,10 @@ class Landing:
         Whoever has put it may have come no further than the first node, and may not have noted it. Of a newer one, too,
         it isn't known whether it is where it will be seen, and this one is about to be forgotten.
         """
-        await self._cluster.hold(key)
+        try:
+            await self._cluster.hold(key, there)
+        except (OutOfSpace, TooLarge) as error:
+            raise Unavailable(f"'{path}' is on some nodes, and others refuse it: {error}") from error
         if there.order != header.order:
             return False
         await self._note(path, there, await striped_there(self._cluster, path, key, there))

@@ -2,6 +2,9 @@
 
 What waits is read first, and then what is stored, section by section: a record that is moved between the two looks is
 seen twice, never missed. Of the two the newer counts; one that waits to be deleted hides what is stored.
+
+Unless the older one, that was seen to wait, still waits: then what is stored is on its way only (``pending.py``), and
+nobody is to see it yet.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from sfss.cluster.listing import Found
 from sfss.record import Header, Kind
@@ -16,12 +20,21 @@ from sfss.record import Header, Kind
 # What waits, by path, and the last path up to which that is all; None: it is all there is.
 Page = tuple[Mapping[str, Header], str | None]
 Pages = Callable[[str, str, bool], Awaitable[Page]]  # of a prefix, behind a path; and behind all that begin with that
+Again = Callable[[str], Awaitable[Header | None]]  # what waits at a path by now
 # What is stored: of a prefix, behind a path; folders; how many are wanted. As ``Files.list``.
 Stored = Callable[[str, str, bool, int], AsyncGenerator[Sequence[Found], None]]
 
 
+class Entry(NamedTuple):
+    """What is perhaps to be told."""
+
+    found: Found
+    is_sure: bool = True  # else a folder, of which it isn't known whether anything is left in it
+    is_on_its_way: bool = False  # perhaps: something older waited there
+
+
 async def merged(
-    pages: Pages, stored: Stored, prefix: str, after: str, *, folders: bool, wanted: int
+    pages: Pages, again: Again, stored: Stored, prefix: str, after: str, *, folders: bool, wanted: int
 ) -> AsyncGenerator[Sequence[Found], None]:
     """Both together, in order, in batches."""
     while True:
@@ -31,26 +44,29 @@ async def merged(
         batches = stored(prefix, after, folders, wanted)
         async with contextlib.aclosing(batches):
             async for batch in batches:
-                if found := [each async for each in _told(section.up_to(batch), pages, stored)]:
+                if found := [each async for each in _told(section.up_to(batch), pages, again, stored)]:
                     yield found
                 if section.is_over:
                     break
-        if found := [each async for each in _told(section.rest(), pages, stored)]:
+        if found := [each async for each in _told(section.rest(), pages, again, stored)]:
             yield found
         if section.end is None:
             return
         after = section.end
 
 
-async def _told(entries: Iterator[tuple[Found, bool]], pages: Pages, stored: Stored) -> AsyncGenerator[Found, None]:
+async def _told(entries: Iterator[Entry], pages: Pages, again: Again, stored: Stored) -> AsyncGenerator[Found, None]:
     """Those that are there; a folder in doubt is, if anything is left in it."""
-    for found, is_sure in entries:
-        if is_sure or await _is_any_in(pages, stored, found.path):
+    for found, is_sure, is_on_its_way in entries:
+        if is_on_its_way and (waiting := await again(found.path)) is not None:
+            if waiting.kind != Kind.TOMBSTONE:
+                yield Found(found.path, waiting)
+        elif is_sure or await _is_any_in(pages, again, stored, found.path):
             yield found
 
 
-async def _is_any_in(pages: Pages, stored: Stored, folder: str) -> bool:
-    async with contextlib.aclosing(merged(pages, stored, folder, "", folders=False, wanted=1)) as batches:
+async def _is_any_in(pages: Pages, again: Again, stored: Stored, folder: str) -> bool:
+    async with contextlib.aclosing(merged(pages, again, stored, folder, "", folders=False, wanted=1)) as batches:
         async for _ in batches:
             return True
     return False
@@ -75,8 +91,8 @@ class _Section:
         self._left = sorted(self._waiting)
         self.is_over = False
 
-    def up_to(self, batch: Sequence[Found]) -> Iterator[tuple[Found, bool]]:
-        """The entries up to the last of a batch of what is stored, with whether they are there for sure."""
+    def up_to(self, batch: Sequence[Found]) -> Iterator[Entry]:
+        """The entries up to the last of a batch of what is stored."""
         for found in batch:
             if self.end is not None and found.path > self.end:
                 self.is_over = True
@@ -84,29 +100,29 @@ class _Section:
             at = bisect.bisect_left(self._left, found.path)
             yield from self._taken(at)
             if not (self._left and self._left[0] == found.path):
-                yield found, True
+                yield Entry(found)
                 continue
             header = self._waiting[self._left.pop(0)]
             if header is None or found.header is None:
-                yield found, found.path in self._sure
-            elif header.order < found.header.order:  # it has been moved, and overwritten, meanwhile
-                yield found, True
+                yield Entry(found, is_sure=found.path in self._sure)
+            elif header.order < found.header.order:  # it has been moved, and overwritten, meanwhile; or will be
+                yield Entry(found, is_on_its_way=True)
             elif header.kind != Kind.TOMBSTONE:
-                yield Found(found.path, header), True
+                yield Entry(Found(found.path, header))
 
-    def rest(self) -> Iterator[tuple[Found, bool]]:
+    def rest(self) -> Iterator[Entry]:
         """The entries behind all that is stored, in this section."""
         return self._taken(len(self._left))
 
-    def _taken(self, count: int) -> Iterator[tuple[Found, bool]]:
+    def _taken(self, count: int) -> Iterator[Entry]:
         """The first of what waits, of which nothing is stored."""
         paths, self._left = self._left[:count], self._left[count:]
         for path in paths:
             header = self._waiting[path]
             if header is None:
-                yield Found(path, None), path in self._sure
+                yield Entry(Found(path, None), is_sure=path in self._sure)
             elif header.kind != Kind.TOMBSTONE:
-                yield Found(path, header), True
+                yield Entry(Found(path, header))
 
     def _folded(self, path: str) -> str:
         """The folder that is told in its place, or itself."""

@@ -72,10 +72,10 @@ class Pending:
         """As ``Cluster.put_right``: what the nodes have has proved to be old."""
         await self._cluster.put_right(key)
 
-    async def hold(self, key: bytes) -> None:
+    async def hold(self, key: bytes, there: Header) -> None:
         """As ``Cluster.hold``."""
         if await self._store.head(self._path) is None:
-            await self._cluster.hold(key)
+            await self._cluster.hold(key, there)
 
     async def get_for_update(self, key: bytes) -> tuple[Header | None, State]:
         """As ``Cluster.get_for_update``; the token holds also if what waits is moved meanwhile."""
@@ -149,7 +149,8 @@ class Pending:
     async def _land(self, going: Record) -> None:
         """Bring a record of blocks, which is on its way, onto the nodes.
 
-        It is there, for everybody, when this returns. Where the nodes refuse it, what was there before it stays there.
+        The store has counted the caller among those who land it. It is there, for everybody, when this returns. Where
+        the nodes refuse it to all of them, what was there before it stays there.
 
         They may have a newer one. It has come behind this one, for the store gives a turn to none that is older than
         what was kept; so this one has had its turn, and may have been seen. To put it once more, above the newer one,
@@ -157,28 +158,37 @@ class Pending:
         """
         order = text_of(going.header.order)
         try:
-            await self._landing.land(self._path, going)
-        except (OutOfSpace, TooLarge):
-            await self._store.undo(self._path, order)
-            raise
-        if not await self._store.done(self._path, order):
-            seen = await self._store.look(self._path)
-            if seen.state.encode() < order:  # somebody has given it up, so that what waits stands before it
-                raise Unavailable(f"whether '{self._path}' was stored isn't known: try again, that is safe")
+            is_newest = await self._landing.land(self._path, going)
+        except (OutOfSpace, TooLarge) as error:
+            if await self._store.refused(self._path, order):
+                raise
+            raise self._is_unknown() from error  # others are landing it, or have had it come to its end
+        is_done = await self._store.done(self._path, order, is_newest=is_newest)
+        if not is_done and not await self._has_had_its_turn(order):
+            raise self._is_unknown()
+
+    async def _has_had_its_turn(self, order: bytes) -> bool:
+        """Whether a record came to its end, by somebody else, otherwise than by being given up."""
+        seen = await self._store.look(self._path)
+        return seen.state.encode() >= order and not await self._store.is_given_up(self._path, order)
 
     async def _help(self, order: bytes) -> None:
         """Have another one's record, which is on its way in that version, come to its end."""
         found = await self._store.of(self._path, order)
-        if found is None or (since := found[1]) is None:
+        if found is None or (seconds := found[1]) is None:
             return
         going = self._decoded(record.decode, found[0])
         if not self._landing.may_be_swept(going):
-            with contextlib.suppress(OutOfSpace, TooLarge):  # that is an end, too
-                await self._land(going)
-        elif self._landing.is_forsaken(since):
-            await self._store.undo(self._path, order)
+            if await self._store.begin(self._path, order):
+                with contextlib.suppress(OutOfSpace, TooLarge):  # that is an end, too
+                    await self._land(going)
+        elif self._landing.is_forsaken(seconds):
+            await self._store.give_up(self._path, order)
         else:
             raise self._is_busy()
+
+    def _is_unknown(self) -> Unavailable:
+        return Unavailable(f"whether '{self._path}' was stored isn't known: try again, that is safe")
 
     def _is_busy(self) -> Unavailable:
         return Unavailable(f"'{self._path}' is being changed by others: try again")

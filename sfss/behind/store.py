@@ -25,7 +25,19 @@ from redis.backoff import NoBackoff
 
 from sfss.addresses import hidden, parse_address
 from sfss.behind import scripts
-from sfss.behind.scripts import DEAD, FILE, GROUP, MARK, MARK_TTL, PATHS, TASKS, TOTALS, WORKERS
+from sfss.behind.scripts import (
+    DEAD,
+    FILE,
+    GROUP,
+    MARK,
+    MARK_TTL,
+    PATHS,
+    TASKS,
+    TOTALS,
+    UNDONE,
+    UNDONE_TTL,
+    WORKERS,
+)
 from sfss.behind.states import About, Accepted, Figures, Letter, Order, Seen, Task, text_of
 from sfss.errors import BacklogFull, ShortTermAway
 
@@ -100,10 +112,10 @@ class ShortTerm:
         return Seen("" if mark is None else mark.decode(), None)
 
     async def of(self, path: str, order: bytes) -> tuple[bytes, float | None] | None:
-        """The record in that version; and if it doesn't wait, but is on its way, since when (by the store's clock)."""
-        v, h, p, m, mh, mp, mt = await self._ask("HMGET", FILE + path, "v", "h", "p", "m", "mh", "mp", "mt")
+        """The record in that version; and if it doesn't wait, but is on its way: for how many seconds no front came."""
+        v, h, p, m, mh, mp, ma = await self._ask("HMGET", FILE + path, "v", "h", "p", "m", "mh", "mp", "ma")
         if m == order:
-            return (mh or b"") + (mp or b""), _moment(mt)
+            return (mh or b"") + (mp or b""), await self._now() - int(ma)
         return ((h or b"") + (p or b""), None) if v == order else None
 
     async def accept(
@@ -195,14 +207,35 @@ class ShortTerm:
             await self._ask("XCLAIM", TASKS, GROUP, worker, 0, *ids, "JUSTID")
         await self._run(scripts.BEAT, (WORKERS,), (worker, int(_ALIVE)))
 
-    async def done(self, path: str, order: bytes, task: bytes = b"0-0") -> bool:
+    async def begin(self, path: str, order: bytes) -> bool:
+        """Have it be known that the caller lands what is on its way, too; False if it isn't. Raises ShortTermAway."""
+        return bool(await self._run(scripts.BEGIN, (FILE + path,), (order,)))
+
+    async def done(self, path: str, order: bytes, task: bytes = b"0-0", *, is_newest: bool = True) -> bool:
         """The record is on the nodes, or something newer is: it goes, if it is still that one. Raises ShortTermAway."""
         keys = (FILE + path, MARK + path, TASKS, PATHS, DEAD, TOTALS)
-        return bool(await self._run(scripts.DONE, keys, (order, task, path, GROUP, MARK_TTL)))
+        mark = order if is_newest else order + b"+"
+        return bool(await self._run(scripts.DONE, keys, (order, task, path, GROUP, MARK_TTL, mark)))
 
-    async def undo(self, path: str, order: bytes) -> bool:
-        """A record isn't on its way any more; False if it wasn't. Raises ShortTermAway."""
-        return bool(await self._run(scripts.UNDO, (FILE + path, TASKS, TOTALS), (order, GROUP)))
+    async def refused(self, path: str, order: bytes) -> bool:
+        """The nodes have stored nothing of what is on its way, for the caller; it goes, if he was the last to land it.
+
+        False if it hasn't gone by this. Raises ShortTermAway.
+        """
+        return await self._undo(path, order, is_refused=True)
+
+    async def give_up(self, path: str, order: bytes) -> bool:
+        """What is on its way goes, whoever lands it; False if it wasn't on its way. Raises ShortTermAway."""
+        return await self._undo(path, order, is_refused=False)
+
+    async def is_given_up(self, path: str, order: bytes) -> bool:
+        """Whether it may have been, not long ago. Raises ShortTermAway."""
+        undone: bytes | None = await self._ask("GET", UNDONE + path)
+        return undone is not None and undone >= order
+
+    async def drop(self, task: Task) -> None:
+        """A task goes that has no record any more. Raises ShortTermAway."""
+        await self._run(scripts.DROP, (TASKS,), (task.id, GROUP))
 
     async def give_back(self, task: Task) -> bytes | None:
         """Leave a task to whoever comes next; its new id, None if it is done with. Raises ShortTermAway."""
@@ -242,8 +275,7 @@ class ShortTerm:
         """How it is. Raises ShortTermAway."""
         tasks = await self._ask("XLEN", TASKS)
         first = await self._ask("XRANGE", TASKS, "-", "+", "COUNT", 1)
-        seconds, micros = await self._ask("TIME")
-        now = int(seconds) + int(micros) / 1e6
+        now = await self._now()
         alive = {name.decode() for name in await self._ask("ZRANGEBYSCORE", WORKERS, now, "+inf")}
         max_files, max_bytes = self._room
         memory = await self._info("memory")
@@ -291,6 +323,15 @@ class ShortTerm:
         client = redis.Redis.from_pool(pool)
         client.response_callbacks.clear()  # answers are read here, as Redis gives them
         return client
+
+    async def _undo(self, path: str, order: bytes, *, is_refused: bool) -> bool:
+        keys = (FILE + path, TASKS, TOTALS, UNDONE + path)
+        return bool(await self._run(scripts.UNDO, keys, (order, GROUP, int(is_refused), UNDONE_TTL)))
+
+    async def _now(self) -> float:
+        """The time by its clock."""
+        seconds, micros = await self._ask("TIME")
+        return int(seconds) + int(micros) / 1e6
 
     async def _run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         try:

@@ -248,17 +248,26 @@ class Worker:
     async def _land(self, task: Task) -> bool:
         found = await self.store.of(task.path, task.order)
         if found is None:  # it is done, or a newer one has a task of its own
-            await self.store.done(task.path, task.order, task.id)
+            await self.store.drop(task)
             return True
-        data, going_since = found
+        data, going_for = found
         try:
             waiting = record.decode(data)
         except Damaged as error:
             raise _Spoilt(f"what {self.store.words} has is damaged: {error}") from None
-        if going_since is not None and self._landing.may_be_swept(waiting):
-            return await self._give_up(task, going_since, "whoever sent it is gone, and its blocks may be swept")
-        is_newest = await self._landing.land(task.path, waiting)
-        if await self.store.done(task.path, task.order, task.id):
+        if going_for is not None:
+            if self._landing.may_be_swept(waiting):
+                return await self._give_up(task, going_for, "whoever sent it is gone, and its blocks may be swept")
+            if not await self.store.begin(task.path, task.order):
+                return False  # looked at once more
+        try:
+            is_newest = await self._landing.land(task.path, waiting)
+        except (OutOfSpace, TooLarge) as error:
+            if going_for is None or not await self.store.refused(task.path, task.order):
+                raise
+            log.warning("'%s' is not stored, and whoever sent it was not told that it is: %s", task.path, error)
+            return True
+        if await self.store.done(task.path, task.order, task.id, is_newest=is_newest):
             if is_newest:
                 self.stored += 1
             else:
@@ -266,11 +275,11 @@ class Worker:
                 log.warning("'%s' is on the nodes in a newer version, which stays", task.path)
         return True
 
-    async def _give_up(self, task: Task, going_since: float, why: str) -> bool:
+    async def _give_up(self, task: Task, seconds: float, why: str) -> bool:
         """Of a record that is on its way nobody was told that it is kept: what was there before it stays there."""
-        if not self._landing.is_forsaken(going_since):  # its front may be just putting it on the nodes
+        if not self._landing.is_forsaken(seconds):  # its front may be just putting it on the nodes
             return False
-        if await self.store.undo(task.path, task.order):
+        if await self.store.give_up(task.path, task.order):
             log.warning("'%s' could not be stored, and whoever sent it was not told that it is: %s", task.path, why)
         return True
 
@@ -283,7 +292,7 @@ class Worker:
                 return False
             attempts = await self.store.failed(task)
             if attempts == 0:
-                await self.store.done(task.path, task.order, task.id)
+                await self.store.drop(task)
                 return True
             if attempts < self._settings.attempts and not isinstance(error, _HOPELESS):
                 log.warning("'%s' could not be moved, and is tried again: %s", task.path, error)

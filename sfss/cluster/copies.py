@@ -39,7 +39,7 @@ from sfss.cluster.latency import Latency
 from sfss.cluster.spread import Spread, Upon, put_newer
 from sfss.cluster.topology import Place
 from sfss.cluster.wholeness import Wholeness
-from sfss.errors import Damaged, OutOfSpace, SfssError, TooLarge
+from sfss.errors import Damaged, OutOfSpace, SfssError, TooLarge, Unavailable
 from sfss.record import Header, Record
 from sfss.told import Tasks, Tell
 
@@ -114,22 +114,30 @@ class Copies:
         return False
 
     async def put_decided(
-        self, key: bytes, data: bytes, place: Place, decided: Sequence[Backend], seen: Header | None
+        self, key: bytes, data: bytes, place: Place, decided: Sequence[Backend], upon: Upon
     ) -> bytes | None:
-        """Write to the other owners what those that decide have taken, upon a state whose newest version was ``seen``.
+        """Write to the other owners what those that decide have taken.
 
         Returns when a quorum has it. Raises as ``put``. A record, if it turns out that another write came between and
         may have been acknowledged, in a version below this one's: that one is to stand, and this one came before it.
         """
-        spread = Spread(self, key, data, place, place.quorum.write, record.decode_header(data)[0], decided, Upon(seen))
+        spread = Spread(self, key, data, place, place.quorum.write, record.decode_header(data)[0], decided, upon)
         await spread.run()
         return spread.overtaken_by
 
-    async def hold(self, key: bytes, place: Place) -> None:
-        """Have as many nodes keep the newest version as a write asks for. Raises as ``put``, and Damaged."""
-        newest = await self.find(key, place, whole=True)
-        if newest is not None and newest[1] is not None:
-            await Spread(self, key, newest[1], place, place.quorum.write, newest[0]).run()
+    async def hold(self, key: bytes, place: Place, order: tuple[int, int]) -> None:
+        """Have as many nodes keep the newest version as a write asks for: one of that order, which was seen, or newer.
+
+        One node alone may have it, which a read needn't ask. Raises as ``put``, and Damaged.
+        """
+        search = Inquiry(self, key, place, whole=False)
+        search.ask_everybody()
+        newest = await search.hear_the_rest()
+        data = None if newest is None else await search.holders(newest)[0].get(key)
+        version = None if data is None else record.decode(data).header
+        if data is None or version is None or version.order < order:
+            raise Unavailable("the version that was seen isn't on any of the nodes that answer")
+        await Spread(self, key, data, place, place.quorum.write, version).run()
 
     async def _bring_home(
         self, key: bytes, place: Place, holders: Sequence[Backend], data: bytes | None = None

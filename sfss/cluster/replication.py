@@ -23,9 +23,9 @@ from sfss.cluster.clock import Clock
 from sfss.cluster.copies import Copies, Counts
 from sfss.cluster.deciding import Deciding
 from sfss.cluster.lacking import Lacking
-from sfss.cluster.spread import put_newer
+from sfss.cluster.spread import Upon, put_newer
 from sfss.cluster.topology import Place, Topology
-from sfss.errors import Damaged, NodeError, OutOfSpace, SfssError, Unavailable
+from sfss.errors import Damaged, NodeError, OutOfSpace, SfssError, TooLarge, Unavailable
 from sfss.record import Header, Record
 from sfss.told import Tasks, Tell, outcome
 from sfss.traffic import Observed, Taken
@@ -133,18 +133,21 @@ class Cluster:
         else:
             self._copies.read_soon(key, place, tell)
 
-    async def get_latest(self, key: bytes) -> Record | None:
+    async def get_latest(self, key: bytes, *, surely: bool = False) -> Record | None:
         """As ``get``; and also where reads don't see all writes, what the last change under a condition has left.
 
-        Unless the node that decides is away: then it may for a moment be what was there before.
+        Unless the node that decides is away: then it may for a moment be what was there before; or, if the caller wants
+        it ``surely``, Unavailable is raised.
         """
         found = await self.get(key)
         if not self._topology.place(key).quorum.sees_all:
-            with contextlib.suppress(Unavailable):
+            with contextlib.suppress(*(() if surely else (Unavailable,))):
                 there, _ = await self.get_for_update(key)
-                if there is not None and (found is None or found.header.order < there.order):
+                if _is_older(found, there):
                     await self.put_right(key)
                     found = await self.get(key)
+                if _is_older(found, there):
+                    raise Unavailable("a read doesn't find yet what the node that decides has: try again")
         return found
 
     async def head(self, key: bytes) -> Header | None:
@@ -170,14 +173,14 @@ class Cluster:
         if place.only is None:
             await self._copies.put_right(key, place)
 
-    async def hold(self, key: bytes) -> None:
-        """Have as many nodes keep the newest version that there is as a write asks for: who has put it may have failed.
+    async def hold(self, key: bytes, there: Header) -> None:
+        """Have as many nodes keep what was seen there, or what is newer, as a write asks for: its own may have failed.
 
         Raises as ``put``, and Damaged.
         """
         place = self._topology.place(key)
         if place.only is None:
-            await self._copies.hold(key, place)
+            await self._copies.hold(key, place, there.order)
 
     async def get_for_update(self, key: bytes) -> tuple[Header | None, Token]:
         """The present header, and the token with which ``put_if`` changes just this state.
@@ -213,10 +216,14 @@ class Cluster:
         else:
             self._writing.run(self._copies.put(key, data, place), tell)
 
-    async def put_if(self, key: bytes, data: bytes, token: Token) -> bool:
-        """Store a record if the state is still the token's; False if it isn't. Raises as ``put``."""
+    async def put_if(self, key: bytes, data: bytes, token: Token, *, by_order: bool = False) -> bool:
+        """Store a record if the state is still the token's; False if it isn't. Raises as ``put``.
+
+        ``by_order``: who is to come last has been settled elsewhere. What is seen to have come meanwhile in an older
+        version is overwritten; else it might have been acknowledged, and is put above this one.
+        """
         if token.is_guarded:
-            return await self._decide(key, data, token)
+            return await self._decide(key, data, token, by_order=by_order)
         return await self._in_turn(key, token, functools.partial(self.put, key, data))
 
     async def delete(self, key: bytes, tombstone: bytes) -> bool:
@@ -230,11 +237,12 @@ class Cluster:
             return await self._copies.put(key, tombstone, place)
         return all([await self._bury(node, key, tombstone) for node in place.owners])
 
-    async def delete_if(self, key: bytes, tombstone: bytes, token: Token) -> bool:
-        """As ``delete``, if the state is still the token's; False if it isn't."""
+    async def delete_if(self, key: bytes, tombstone: bytes, token: Token, *, by_order: bool = False) -> bool:
+        """As ``delete``, if the state is still the token's; False if it isn't. ``by_order`` as in ``put_if``."""
         if not token.is_guarded:
             return await self._in_turn(key, token, functools.partial(self.delete, key, tombstone))
-        return await self._decide(key, tombstone, token, self._tombstone_ttl if token.place.quorum.copies == 1 else 0)
+        expiry = self._tombstone_ttl if token.place.quorum.copies == 1 else 0
+        return await self._decide(key, tombstone, token, expiry, by_order=by_order)
 
     def counts(self) -> dict[str, int]:
         """What happened to copies since the start."""
@@ -328,10 +336,24 @@ class Cluster:
                 return False
             return await write()
 
-    async def _decide(self, key: bytes, data: bytes, token: Token, expiry: int = 0) -> bool:
+    async def _decide(self, key: bytes, data: bytes, token: Token, expiry: int = 0, *, by_order: bool = False) -> bool:
         """Have the nodes that decide take the record upon the token's states, and then the others."""
-        place = token.place
         decided: list[Backend] = []
+        try:
+            return await self._decide_by_turns(key, data, token, expiry, decided, by_order=by_order)
+        except (OutOfSpace, TooLarge) as error:
+            if not decided:
+                raise
+            raise Unavailable(
+                f"nodes that decide have taken the record, and others refuse it: {error}. Whether it is kept is not"
+                " known; try again, that is safe"
+            ) from error
+
+    async def _decide_by_turns(
+        self, key: bytes, data: bytes, token: Token, expiry: int, decided: list[Backend], *, by_order: bool
+    ) -> bool:
+        """``decided`` is told which nodes have taken it."""
+        place = token.place
         for node, state in token.states:
             if state is Guard.ABSENT:
                 done = await node.add(key, data)
@@ -339,12 +361,12 @@ class Cluster:
                 assert isinstance(state, int)
                 done = await node.replace(key, data, state, expiry)
             if not done:
-                if decided and (there := await node.get(key)) is not None:
+                if decided and not by_order and (there := await node.get(key)) is not None:
                     await self._give_way(key, data, there, place)
                 return False
             decided.append(node)
         if not place.only:
-            overtaken_by = await self._copies.put_decided(key, data, place, decided, token.seen)
+            overtaken_by = await self._copies.put_decided(key, data, place, decided, Upon(token.seen, by_order))
             if overtaken_by is not None:
                 await self._give_way(key, data, overtaken_by, place)
         return True
@@ -356,6 +378,10 @@ class Cluster:
             header = msgspec.structs.replace(theirs.header, version=ours.version + 1)
             there = record.encode(header, theirs.payload)
         await self._copies.put(key, there, place)
+
+
+def _is_older(found: Record | None, there: Header | None) -> bool:
+    return there is not None and (found is None or found.header.order < there.order)
 
 
 async def _timed_stats(node: Backend, took: MutableMapping[str, float]) -> dict[str, str]:

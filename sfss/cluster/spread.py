@@ -22,9 +22,12 @@ class Upon(NamedTuple):
     """What a condition was decided by."""
 
     seen: Header | None  # the newest version
+    by_order: bool = False  # whatever is older has come before
 
     def is_passed(self, there: Header) -> bool:
         """Whether that is another write's, which came since. To create upon a deletion is right at any time."""
+        if self.by_order:
+            return False
         was_there = self.seen is not None and self.seen.kind != Kind.TOMBSTONE
         is_new = self.seen is None or there.order > self.seen.order
         return is_new and (was_there or there.kind != Kind.TOMBSTONE)
@@ -160,7 +163,9 @@ class Spread:
 
     def _why_not(self) -> SfssError:
         first = self.failures[0] if self.failures else None
-        if not isinstance(first, NodeError | None) and all(isinstance(error, type(first)) for error in self.failures):
+        is_one = not isinstance(first, NodeError | None) and all(isinstance(e, type(first)) for e in self.failures)
+        if is_one and not self._holders:  # else it isn't true that nothing was stored
+            assert first is not None
             return first
         needed = self._place.quorum.write
         return Unavailable(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
 
+from aiohttp import ClientResponse
 from yarl import URL
 
 from sfss import config
@@ -51,6 +54,48 @@ async def read(front: Client, path: str) -> bytes | None:
         return await answer.read() if answer.status == 200 else None
 
 
+async def status(request: AbstractAsyncContextManager[ClientResponse]) -> int:
+    """Of an answer that is read to its end."""
+    async with request as answer:
+        await answer.read()
+        return answer.status
+
+
+class Upload:
+    """A resumable upload to a path, of content that comes in one go."""
+
+    _TUS: Final = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
+
+    def __init__(self, front: Client, where: str, content: bytes) -> None:
+        self._front = front
+        self._where = where
+        self._content = content
+
+    @classmethod
+    async def begun(cls, front: Client, path: str, content: bytes, **headers: str) -> Upload:
+        """One that has no byte yet."""
+        about = f"path {base64.b64encode(path.encode()).decode()}"
+        told = {"Tus-Resumable": "1.0.0", "Upload-Length": str(len(content)), "Upload-Metadata": about, **headers}
+        async with front.post("/uploads", headers=told) as answer:
+            assert answer.status == 201, await answer.text()
+            return cls(front, answer.headers["Location"], content)
+
+    async def send(self) -> int:
+        """All bytes; the status."""
+        return await self._patch(self._front, self._content, 0)
+
+    async def end(self, front: Client | None = None) -> int:
+        """Ask for the file once more, when all bytes are there; the status."""
+        return await self._patch(front or self._front, b"", len(self._content))
+
+    async def look(self, front: Client | None = None) -> int:
+        """The status that it is told with."""
+        return await status((front or self._front).head(self._where, headers={"Tus-Resumable": "1.0.0"}))
+
+    async def _patch(self, front: Client, content: bytes, offset: int) -> int:
+        return await status(front.patch(self._where, data=content, headers={**self._TUS, "Upload-Offset": str(offset)}))
+
+
 async def listed(front: Client, **query: str) -> list[str]:
     """The paths of a list, and its folders."""
     async with front.get(URL("/files").with_query(query)) as answer:
@@ -90,7 +135,8 @@ class Bench:
     @property
     def settings(self) -> Settings:
         """Those of fronts, for what is made without one."""
-        return config.load(overrides={**self._told, "storage": {"nodes": self.nodes, "timeout": 10.0}})
+        storage = {"nodes": self.nodes, "timeout": 10.0, **self.sections.get("storage", {})}
+        return config.load(overrides={**self._told, "storage": storage})
 
     @contextlib.asynccontextmanager
     async def cluster(self) -> AsyncIterator[Cluster]:

@@ -6,11 +6,9 @@ import asyncio
 import base64
 import functools
 import hashlib
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
-from aiohttp import ClientResponse
 from yarl import URL
 
 from sfss import manifest
@@ -20,7 +18,9 @@ from sfss.cluster.sweeping.sweep import Sweep
 from sfss.errors import OutOfSpace, TooLarge, Unavailable
 from sfss.manifest import Manifest
 from sfss.record import Kind, Record
-from tests.behind.support import MIB, Bench, file_at, listed, put, read, until
+from sfss.upload_hold import Hold
+from sfss.upload_state import State
+from tests.behind.support import MIB, Bench, Upload, file_at, listed, put, read, status, until
 from tests.conftest import Client
 from tests.large.support import content_of
 
@@ -53,13 +53,6 @@ async def test_a_large_file_goes_to_the_nodes_and_has_its_turn_among_what_waits(
     assert (await front.delete(file_at(path))).status == 204
     await bench.drain()
     assert await read(other, path) is None
-
-
-async def status(request: AbstractAsyncContextManager[ClientResponse]) -> int:
-    """Of an answer that is read to its end."""
-    async with request as answer:
-        await answer.read()
-        return answer.status
 
 
 def failing(patch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -287,6 +280,36 @@ async def test_resumable_uploads_become_files_that_wait_or_go_to_the_nodes(bench
         if number == 0:
             assert await bench.drain() == 0
             assert await read(front, path) == body
+
+
+@pytest.mark.parametrize("size", [10, 200 * KIB])
+@pytest.mark.parametrize("linger", [0.0, 60.0], ids=["blocks are freed", "blocks linger"])
+async def test_an_upload_that_was_to_be_new_and_was_deleted_doesn_t_come_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, size: int, linger: float
+) -> None:
+    """Its front died when it was a file, before the upload's state told it."""
+    bench.sections["limits"]["linger"] = linger
+    front, other = await bench.front(), await bench.front()
+    path, content = bench.path(), content_of("tus", size)
+    upload = await Upload.begun(front, path, content, **{"If-None-Match": "*"})
+    put_state = Hold.put
+
+    async def dies(self: Hold, state: State, *, patient: bool = True) -> State:
+        if state.finished:
+            raise Unavailable("it has died")
+        return await put_state(self, state, patient=patient)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Hold, "put", dies)
+        assert await upload.send() == 504
+    assert (await read(other, path) == content) is True
+    assert (await other.delete(file_at(path))).status == 204
+    for _ in range(2):
+        assert await upload.end(other) == 410
+        assert await upload.look() == 410
+        assert await read(other, path) is None
+        assert await bench.drain() == 0
+    await put(other, path, b"next", **{"If-None-Match": "*"})
 
 
 async def test_files_without_a_path_may_wait_too(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 from yarl import URL
 
 from sfss.behind import front as behind_front
-from tests.behind.support import Bench, file_at, listed, put
+from sfss.behind.store import ShortTerm
+from tests.behind.support import Bench, file_at, listed, put, read, status
 from tests.conftest import Client
+from tests.large.support import content_of
 
 
 @pytest.fixture(params=[5000, 3], ids=["all at once", "three at once"])
@@ -109,3 +112,49 @@ async def test_files_that_come_and_are_moved_while_a_list_goes_on_are_missed_by_
             for number in range(0, 60, 7):
                 await put(front, bench.path(f"{number:03}"), b"y")
             assert set(await pages(front, 11, prefix=bench.prefix)) == settled
+
+
+@pytest.mark.parametrize("before", ["waits", "is to be deleted", "is moved meanwhile"])
+@pytest.mark.parametrize("query", [{}, {"delimiter": "/"}], ids=["flat", "folders"])
+async def test_of_what_is_on_its_way_a_list_tells_no_more_than_a_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, before: str, query: dict[str, str]
+) -> None:
+    """The nodes have it already, and it isn't acknowledged."""
+    bench.sections = {"limits": {"record_size": "64KiB", "max_file_size": "64MiB", "linger": 0.0}}
+    front, other = await bench.front(), await bench.front()
+    path, large = bench.path(), content_of("large", 200 * 1024)
+    await put(front, path, b"one")
+    if before == "is to be deleted":
+        assert (await front.delete(file_at(path))).status == 204
+    done, stands, goes_on = ShortTerm.done, asyncio.Event(), asyncio.Event()
+    heads: list[str] = []
+
+    async def slowly(self: ShortTerm, *args: Any, **given: Any) -> bool:
+        stands.set()
+        await goes_on.wait()
+        return await done(self, *args, **given)
+
+    monkeypatch.setattr(ShortTerm, "done", slowly)
+    slow = asyncio.create_task(status(front.put(file_at(path), data=large)))
+    await stands.wait()
+    head = ShortTerm.head
+
+    async def behind_that(self: ShortTerm, path: str) -> bytes | None:
+        heads.append(path)
+        if before == "is moved meanwhile":
+            goes_on.set()
+            await slow
+        return await head(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShortTerm, "head", behind_that)
+        async with other.get(URL("/files").with_query(prefix=bench.prefix, **query)) as answer:
+            told = [(file["path"], file["size"]) for file in (await answer.json())["files"]]
+    assert heads == [path]  # nothing is asked of others
+    there = await read(other, path)
+    assert told == ([] if there is None else [(path, len(there))])
+    assert (there == large) is (before == "is moved meanwhile")
+    goes_on.set()
+    assert await slow == 200
+    assert await bench.drain() == 0
+    assert (await read(other, path) == large) is True

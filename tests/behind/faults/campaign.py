@@ -1,5 +1,7 @@
 """Clients of several fronts that write behind, and what dies meanwhile: fronts, workers, the short-term store, a node.
 
+Or has no room: what was answered by 507 is never seen.
+
 All are processes, killed at any moment and started again. What clients were told is judged by
 ``tests/cluster/faults/history.py``: whether one register for each path could have told it.
 """
@@ -19,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -34,6 +36,7 @@ MOST_CALLS, MOST_UNKNOWN = 150, 6  # on one path; the check takes long where mor
 KINDS, WEIGHTS = ("put", "create", "delete", "read"), (30, 10, 8, 45)
 PAUSE = 0.01  # seconds between a client's calls
 PATIENT = 60.0  # seconds for what must come
+FULL_NODE = str(Path(__file__).with_name("full_node.py"))
 
 
 def content_of(name: str) -> bytes:
@@ -53,10 +56,12 @@ def name_of(content: bytes) -> str:
 class Program:
     """``sfss`` with these arguments, killed and started again."""
 
-    def __init__(self, directory: Path, kind: str, *arguments: str, port: int = 0) -> None:
+    def __init__(
+        self, directory: Path, kind: str, *arguments: str, port: int = 0, main: Sequence[str] = ("-m", "sfss")
+    ) -> None:
         self.kind = kind
         self.port = port
-        self._command = [sys.executable, "-m", "sfss", *arguments]
+        self._command = [sys.executable, *main, *arguments]
         self._directory = directory
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -98,12 +103,14 @@ class Campaign:
         self.last_refusal = b""
         self.store = Redis(directory / "redis", *DURABLE)
         ports = [free_port() for _ in range(NODES)]
+        self._full = [directory / f"full-{port}" for port in ports]  # where such a file is, the node has no room
         self.nodes = [
             Program(
-                directory, f"node-{port}", "node", "--port", str(port), "--data", str(directory / f"n{port}"), port=port
+                directory, f"node-{port}", "node", "--port", str(port), "--data", str(directory / f"n{port}"),
+                port=port, main=(FULL_NODE, str(full)),
             )
-            for port in ports
-        ]
+            for port, full in zip(ports, self._full, strict=True)
+        ]  # fmt: skip
         self._file = directory / "sfss.toml"
         self._file.write_text(
             f"""
@@ -200,6 +207,9 @@ class Campaign:
             ("put", 200): "done", ("create", 200): "done", ("create", 412): "exists", ("delete", 204): "done",
             ("delete", 404): "missing", ("read", 200): "done", ("read", 404): "missing",
         }.get((kind, status))  # fmt: skip
+        if status == 507:  # nothing of it was stored, and it never comes: nobody may see it
+            self.histories[path].remove(call)
+            return call
         if outcome is None:
             assert status in (503, 504), f"{kind} of {path}: {status}, {content[:1000]!r}"
             self.last_refusal = content
@@ -221,8 +231,17 @@ class Campaign:
     # --- what is done to the processes ---
 
     async def disturb(self, seconds: float, kinds: tuple[str, ...]) -> None:
-        """Kill one after the other, and start it again; or have it sleep, and go on with what it was at."""
+        """Kill one after the other, and start it again; or have it sleep, and go on with what it was at.
+
+        "full": some of the nodes, or none, have no room from then on, until the next time or the end.
+        """
         until = time.monotonic() + seconds
+        try:
+            await self._disturb(until, kinds)
+        finally:
+            self._have_no_room(0)
+
+    async def _disturb(self, until: float, kinds: tuple[str, ...]) -> None:
         while time.monotonic() < until:
             await asyncio.sleep(self.random.uniform(0.05, 0.5))
             kind = self.random.choice(kinds)
@@ -231,6 +250,9 @@ class Campaign:
                 await asyncio.to_thread(self.store.kill)
                 await asyncio.sleep(self.random.uniform(0, 0.3))
                 await asyncio.to_thread(self.store.start)
+                continue
+            if kind == "full":
+                self._have_no_room(self.random.randrange(len(self.nodes) + 1))
                 continue
             if kind.startswith("sleeping"):
                 await self._put_to_sleep(kind.removeprefix("sleeping "))
@@ -244,6 +266,15 @@ class Campaign:
                 await self._serves(program)
             if kind == "node":
                 await asyncio.to_thread(wait_for, functools.partial(answers, program.port), PATIENT, program.kind)
+
+    def _have_no_room(self, count: int) -> None:
+        """So many of the nodes; the others have."""
+        full = self.random.sample(self._full, count)
+        for path in self._full:
+            if path in full:
+                path.touch()
+            else:
+                path.unlink(missing_ok=True)
 
     async def _put_to_sleep(self, kind: str) -> None:
         """For longer than a worker may be silent until it is taken for dead, or the store until it is given up."""

@@ -1,5 +1,7 @@
 """Fronts, workers, the short-term store and nodes are killed at any moment: nothing that was acknowledged is lost.
 
+Nor when nodes have no room, and what was answered by 507 then never comes.
+
 Nor is anything told that one register for each path wouldn't tell: no old version, no file twice. The store syncs
 always. A little by default, more with ``--long``; ``SFSS_FAULTS_SECONDS`` and ``SFSS_FAULTS_SEED`` as in
 ``tests/cluster/faults``.
@@ -27,8 +29,9 @@ pytestmark = pytest.mark.timeout(3600)
         ("front", "worker", "store", "sleeping worker"),
         ("worker", "store", "node"),
         ("sleeping worker", "sleeping front", "sleeping store"),
+        ("full", "full", "full", "front", "worker", "sleeping worker", "sleeping front"),
     ],
-    ids=["fronts, workers and the store", "nodes, too", "all of them sleep"],
+    ids=["fronts, workers and the store", "nodes, too", "all of them sleep", "nodes are full"],
 )
 async def test_whoever_is_killed_clients_see_one_register_and_all_comes_onto_the_nodes(
     tmp_path: Path, long: bool, kinds: tuple[str, ...]
