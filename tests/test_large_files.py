@@ -259,13 +259,16 @@ async def test_a_manifest_that_has_grown_old_while_its_node_was_away_misleads_on
         one.stripes.free(old, linger=0.0)  # if a front could tell, and else the sweep
         await wait_until_blocks(farm.names, lambda found: not old.stripes & {block.stripe for block in found})
         await until(lambda: not any(other_cluster.ready().values()))
-        with contextlib.suppress(Gone, NotFound):  # the nodes' answers decide which of the two it reads
-            assert await read(two, path) == new
-        if change == "overwritten":
-            assert await read(two, path) == new
-        else:
-            with pytest.raises(NotFound):
-                await read(two, path)
+        misled = 0
+        for _ in range(8):  # the nodes' answers decide which of the two each reads
+            try:
+                assert await read(two, path) == new
+                assert change == "overwritten"
+            except NotFound:
+                assert change == "deleted"
+            except Gone:
+                misled += 1
+        assert misled <= 1
 
 
 @pytest.mark.parametrize("pieces", [1, 5])

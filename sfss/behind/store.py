@@ -115,7 +115,7 @@ class ShortTerm:
         """The record in that version; and if it doesn't wait, but is on its way: for how many seconds no front came."""
         v, h, p, m, mh, mp, ma = await self._ask("HMGET", FILE + path, "v", "h", "p", "m", "mh", "mp", "ma")
         if m == order:
-            return (mh or b"") + (mp or b""), await self._now() - int(ma)
+            return (mh or b"") + (mp or b""), await self._now() - int(ma or 0)
         return ((h or b"") + (p or b""), None) if v == order else None
 
     async def accept(
