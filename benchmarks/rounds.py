@@ -49,8 +49,8 @@ class Compared(NamedTuple):
     ratio: float  # the median, over the rounds, of its rate to the first one's
     cells: tuple[str, ...]  # requests/s: median, lowest, highest
     times: tuple[str, ...]  # p50 ms, p99 ms
-    cost: float  # the median of the microseconds of the front's processor for a request ...
-    cost_ratio: float  # ... and, over the rounds, of it to the first one's
+    cost: float  # microseconds of the front's processor for a request, in all rounds together ...
+    cost_ratio: float  # ... and that to the first one's
 
 
 def fill(load: Httpload, contender: Contender) -> None:
@@ -101,12 +101,15 @@ def compared(contenders: Sequence[Contender]) -> Iterator[Compared]:
                     f"{statistics.median(each.p50 for each in measured) / 1000:.2f}",
                     f"{statistics.median(each.p99 for each in measured) / 1000:.2f}",
                 ),
-                statistics.median(contender.costs[request]),
-                statistics.median(
-                    one / other
-                    for one, other in zip(contender.costs[request], contenders[0].costs[request], strict=True)
-                ),
+                _cost(contender, request),
+                _cost(contender, request) / _cost(contenders[0], request),
             )
+
+
+def _cost(contender: Contender, request: str) -> float:
+    """Microseconds of the front's processor for a request, in all rounds together."""
+    weights = [measured.requests for measured in contender.rates[request]]
+    return statistics.fmean(contender.costs[request], weights)
 
 
 def judged(ratio: float, bound: float | None) -> tuple[bool, tuple[str, str]]:

@@ -1,9 +1,10 @@
 """The access log: a line for each request, which nobody waits for.
 
 Theory of operation. What is known of a request is put aside, as it is, when it has been answered. Some moments later,
-or when there are many, all that has come is made lines of at once, and these are given to a thread, which writes. If
-that can't keep up, for the disk is slow, or nobody reads at the other end of the pipe, up to ``BACKLOG`` bytes wait;
-beyond that lines are dropped, and counted. So a log never stalls what it is a log of.
+or when there are many, all that has come is made lines of at once. A few times a second these are given to a thread,
+which writes: to wake it takes as long as to make a hundred lines, for it and the loop then pass Python's lock to and
+fro. If it can't keep up, for the disk is slow, or nobody reads at the other end of the pipe, up to ``BACKLOG`` bytes
+wait; beyond that lines are dropped, and counted. So a log never stalls what it is a log of.
 
 The file is opened anew when another one, or none, lies at its path: whoever rotates logs may rename or remove it, or
 cut it off (``copytruncate``), and need tell nobody. Several workers append to the same file, whole lines each.
@@ -39,7 +40,8 @@ from sfss.web.tally import Tally
 
 log = logging.getLogger("sfss.access")
 
-PAUSE = 0.2  # seconds that a line may wait until it is made
+PAUSE = 0.2  # seconds that a line may wait until it is given to the writer
+TOGETHER = 512 * 1024  # bytes of lines that are given to it before that
 MANY = 256  # that are made at once, at most: so long the loop does nothing else, a third of a millisecond
 BACKLOG = 4 * 1024 * 1024  # bytes of lines that wait to be written
 LONGEST = 2048  # characters of a URL, of which the rest is left out: a pipe takes 4096 bytes of several writers whole
@@ -85,6 +87,8 @@ class AccessLog:
         self._tally = tally
         self._trusted = trusted
         self._noted: list[_Noted] = []
+        self._ready: list[bytes] = []  # lines that the writer is to be given ...
+        self._ready_bytes = self._ready_lines = 0  # ... and how many bytes and lines that is
         self._timer: asyncio.TimerHandle | None = None
         self._writer = _Writer(file)
         self._unwritten = 0  # lines, of those that the writer has lost, that are counted
@@ -103,8 +107,8 @@ class AccessLog:
         noted = self._noted
         noted.append((began, took, status, size, peer, request_id, about))
         if len(noted) >= MANY:
-            self._flush()
-        elif self._timer is None:
+            self._make()
+        if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(PAUSE, self._flush)
 
     async def close(self) -> None:
@@ -120,18 +124,35 @@ class AccessLog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._make()
+        self._hand_over()
+
+    def _make(self) -> None:
+        """Make lines of what has come."""
         noted, self._noted = self._noted, []
         if not noted:
             return
-        self._count_unwritten()
-        if self._writer.waiting > BACKLOG:
+        if self._writer.waiting + self._ready_bytes > BACKLOG:
             self._tally.add("dropped_lines", len(noted))
             self._complain("the reader of the access log, or its disk, is too slow, and lines are dropped: read faster,"
                            " or switch it off (log.access)")  # fmt: skip
             return
-        self._writer.write(self._made(noted), len(noted))
+        lines = self._lines_of(noted)
+        self._ready.append(lines)
+        self._ready_bytes += len(lines)
+        self._ready_lines += len(noted)
+        if self._ready_bytes >= TOGETHER:
+            self._hand_over()
 
-    def _made(self, noted: Sequence[_Noted]) -> bytes:
+    def _hand_over(self) -> None:
+        """Give the lines to the writer."""
+        self._count_unwritten()
+        if self._ready:
+            self._writer.write(b"".join(self._ready), self._ready_lines)
+            self._ready = []
+            self._ready_bytes = self._ready_lines = 0
+
+    def _lines_of(self, noted: Sequence[_Noted]) -> bytes:
         """The lines. Of what is asked most in a fraction of the time: in that there is nothing to hide."""
         lines: list[Line] = []
         add, trusted = lines.append, self._trusted

@@ -277,7 +277,7 @@ async def test_what_is_asked_most_has_the_same_line_as_all_else(tmp_path: Path) 
     log = a_log(str(tmp_path / "log"), Tally.alone())
     for took in (0, 999, 812_345, 59_000_000_000):
         noted = time.perf_counter_ns(), took, 200, 12, "192.0.2.1", b"mine", head
-        quick = json.loads(log._made([noted]))
+        quick = json.loads(log._lines_of([noted]))
         usual = json.loads(log._encoder.encode(log._line(noted, quick["time"])))
         assert quick == pytest.approx(usual, abs=1e-6)
 
