@@ -282,6 +282,22 @@ async def test_what_is_asked_most_has_the_same_line_as_all_else(tmp_path: Path) 
         assert quick == pytest.approx(usual, abs=1e-6)
 
 
+async def test_its_writer_is_woken_a_few_times_a_second_however_much_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, given = a_log(str(tmp_path / "log"), Tally.alone()), []
+    monkeypatch.setattr(log._writer, "write", lambda data, lines: given.append(lines))
+    for _ in range(5 * access_log.MANY + 1):
+        note(log)
+    assert given == []
+    await asyncio.sleep(2 * access_log.PAUSE)
+    assert given == [5 * access_log.MANY + 1]
+    for _ in range(access_log.TOGETHER // 100):  # bytes of a line, at least
+        note(log)
+    assert given[1:] != []
+    await log.close()
+
+
 async def test_what_is_left_is_written_at_the_end(tmp_path: Path) -> None:
     file, tally = tmp_path / "log", Tally.alone()
     log = a_log(str(file), tally)
