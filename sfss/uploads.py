@@ -405,9 +405,8 @@ class Uploads:
         if not stands and self._is_bound(state):
             if claim.is_tried:
                 raise _is_unknown(hold.upload, state.path)
-            await hold.put(
-                replace(state, claim=None)
-            )  # if nobody tries, too: so it hasn't been there, and has its blocks
+            # This succeeds only if nobody tries, too; so it hasn't been there, and has its blocks.
+            await hold.put(replace(state, claim=None))
             return
         await hold.put(replace(state, parts=NOTHING, finished=True, expires=self._fresh()))
         if claim.is_record:

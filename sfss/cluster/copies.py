@@ -134,8 +134,7 @@ class Copies:
         search.ask_everybody()
         newest = await search.hear_the_rest()
         data = None if newest is None else await search.holders(newest)[0].get(key)
-        version = None if data is None else record.decode(data).header
-        if data is None or version is None or version.order < order:
+        if data is None or (version := record.decode(data).header).order < order:
             raise Unavailable("the version that was seen isn't on any of the nodes that answer")
         await Spread(self, key, data, place, place.quorum.write, version).run()
 
