@@ -30,6 +30,7 @@ USUAL = 32  # connections, where they aren't what grows
 PAUSE = 0.3  # seconds before each run, after what others left to be written has been written
 SETTLING = 600.0  # seconds that a node may go on working after it was filled
 LONGER = {1_000: 2, 10_000: 5}  # connections from which on a run is longer: to open them is a part of it
+_OPEN = ("01", "08")  # ESTABLISHED, CLOSE_WAIT, of /proc/net/tcp
 
 HEAD = ("requests/s", "p50 ms", "p99 ms", "front us", "nodes us", "load us", "cores", "limit", "front MiB",
         "nodes MiB")  # fmt: skip
@@ -84,8 +85,8 @@ class Bench:
             say(f"  {load.method}, {f'round {number}' if number else 'warming up'}")
             os.sync()
             self.others.append(report.pause(PAUSE))
-            wait_for(lambda: not _connected(port), what=f"the connections of the last run to port {port} to end")
             point = measure(port, prefix, now, front, nodes, self.directory, seconds=seconds, connections=connections)
+            wait_for(lambda: not _connected(port), what=f"the connections of the run to port {port} to end")
             points += [point] if number else []
             if point.trouble:
                 return point
@@ -97,9 +98,9 @@ class Bench:
 
 
 def _connected(port: int) -> int:
-    """How many connections a server has on this port. It takes so many at most, and those of a run before count."""
+    """How many connections a server has on this port, with those that it hasn't seen end: it takes so many at most."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return sum(fields[1].endswith(f":{port:04X}") and fields[3] == "01" for fields in map(str.split, lines))
+    return sum(fields[1].endswith(f":{port:04X}") and fields[3] in _OPEN for fields in map(str.split, lines))
 
 
 def say(what: str) -> None:

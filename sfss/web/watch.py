@@ -1,7 +1,7 @@
 """What is kept in mind of each answer, on aiohttp's way and on the quick one: counts, and a line of the access log.
 
 This is on every request's way, so it does no more than note; what is made of it is made elsewhere (``metrics.py``,
-``access_log.py``).
+``access_lines.py``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from sfss.web import request_ids
-from sfss.web.access_log import AccessLog, Request
+from sfss.web.access_lines import Request
+from sfss.web.access_log import AccessLog
 from sfss.web.heads import Head
 from sfss.web.request_ids import HEADER, REQUEST_ID, RequestIds
 from sfss.web.tally import WITH_BODIES, Tally
