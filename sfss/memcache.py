@@ -160,7 +160,7 @@ class ReplyParser:
         if self._rest:
             data = self._rest + data
         position = 0
-        while True:
+        while position < len(data):
             if self._block:
                 after = self._take_block(data, position)
             elif (one := _ONE_VALUE.match(data, position)) and not self._values:
@@ -316,7 +316,7 @@ class RequestParser:
                 return events
         self._buffer += data
         position = 0
-        while True:
+        while position < len(self._buffer):
             if self._swallow:
                 after = min(position + self._swallow, len(self._buffer))
                 self._swallow -= after - position

@@ -84,16 +84,18 @@ def as_text(line: Line) -> bytes:
     ).encode()
 
 
-# --- what is asked most: ``as_json`` of ``line``, in a quarter of the time ---
+# --- what is asked most: ``as_json`` of ``line``, in half the time ---
 
 _FRAME = (
     as_json(Line("%b", "%b", "%b", "%b", "%b", 1, 2, 3.5, 4))
-    .replace(b":1,", b":%d,")
+    .replace(b":1,", b":%b,")
     .replace(b":2,", b":%d,")
-    .replace(b":3.5,", b":%d.%06d,")
+    .replace(b":3.5,", b":0.%06d,")
     .replace(b":4}", b":%d}")
 )
 _FRAME_WITHOUT_BODY = _FRAME.replace(b',"received":%d', b"")
+_NUMBERS = tuple(b"%d" % number for number in range(600))
+_UNDERSCORE = ord("_")
 
 
 def plain_json(
@@ -101,18 +103,20 @@ def plain_json(
 ) -> bytes | None:
     """The same line, of bytes as they came, where none of them has to be escaped or hidden; else None.
 
-    ``client``: as it stands in JSON.
+    ``client``: as it stands in JSON. Nothing that ``heads`` lets into a URL, or ``request_ids`` into an id, has to be
+    escaped there.
     """
-    path, received = head.plain_path, head.fields.length
-    url = (
-        head.page if path is None else b"%b?path=%b" % (head.page, path)
-    )  # ``heads`` lets nothing in it that JSON escapes
-    if head.query is not None or not head.fields.shows_no_key or b"sfss_" in url or len(url) > LONGEST:
+    fields, path = head.fields, head.plain_path
+    if head.query is not None or not fields.shows_no_key or microseconds >= 1_000_000:
         return None
-    seconds, rest = divmod(microseconds, 1_000_000)
-    if received:
-        return _FRAME % (when, request_id, client, head.method, url, status, size, seconds, rest, received)
-    return _FRAME_WITHOUT_BODY % (when, request_id, client, head.method, url, status, size, seconds, rest)
+    url = head.page if path is None else b"%b?path=%b" % (head.page, path)
+    if len(url) > LONGEST or (_UNDERSCORE in url and b"sfss_" in url):  # a byte is found in no time
+        return None
+    if fields.length:
+        return _FRAME % (
+            when, request_id, client, head.method, url, _NUMBERS[status], size, microseconds, fields.length
+        )  # fmt: skip
+    return _FRAME_WITHOUT_BODY % (when, request_id, client, head.method, url, _NUMBERS[status], size, microseconds)
 
 
 def _ascii(text: str) -> str:

@@ -51,7 +51,7 @@ class AccessLog:
         self._writer = LogWriter(file)
         self._unwritten = 0  # lines, of those that the writer has lost, that are counted
         self._complained = -_COMPLAINTS
-        self._client = functools.lru_cache(1024)(self._behind)
+        self._behind = functools.lru_cache(1024)(self._client)
 
     def start(self) -> None:
         """Begin to write. To be called in the event loop."""
@@ -66,7 +66,11 @@ class AccessLog:
             self._epoch = time.time_ns() - time.perf_counter_ns()
         if (now := (began + self._epoch) // 1_000_000) != self._millisecond:
             self._millisecond, self._when = now, logs.iso(now / 1000).encode()
-        self._lines += self._line(peer, about, request_id, status, size, took // 1000)
+        client = self._behind(peer, _forwarded(about)) if self._trusted else peer.encode()
+        line = None
+        if self._as_json and type(about) is Head:
+            line = access_lines.plain_json(self._when, client, about, request_id, status, size, took // 1000)
+        self._lines += line or self._line(client, about, request_id, status, size, took // 1000)
         self._count += 1
         if len(self._lines) >= TOGETHER:
             self._hand_over()
@@ -80,18 +84,13 @@ class AccessLog:
     # --- within ---
 
     def _line(
-        self, peer: str, about: Head | Request, request_id: bytes, status: int, size: int, microseconds: int
+        self, client: bytes, about: Head | Request, request_id: bytes, status: int, size: int, microseconds: int
     ) -> bytes:
-        client = self._client(peer, _forwarded(about) if self._trusted else "")
-        if self._as_json and isinstance(about, Head):
-            plain = access_lines.plain_json(self._when, client, about, request_id, status, size, microseconds)
-            if plain is not None:
-                return plain
         line = access_lines.line(self._when.decode(), client.decode(), about, request_id, status, size, microseconds)
         return access_lines.as_json(line) if self._as_json else access_lines.as_text(line)
 
-    def _behind(self, peer: str, forwarded: str) -> bytes:
-        """The address of who asked: nothing in one has to be escaped."""
+    def _client(self, peer: str, forwarded: str) -> bytes:
+        """The address of who asks through that peer."""
         return client(Client(peer, "", ""), {FIELDS[0]: forwarded}, self._trusted).address.encode()
 
     def _flush(self) -> None:

@@ -48,6 +48,7 @@ class Fields:
     def __init__(self, headers: CIMultiDictProxy[str], length: int | None) -> None:
         self.headers = headers
         self.length = length  # of the body, in bytes; None where none is named, and there is no body
+        self.shows_no_key = "Authorization" not in headers  # whoever asks is nobody in particular
 
     @functools.cached_property
     def asked(self) -> Asked:
@@ -58,11 +59,6 @@ class Fields:
     def request_id(self) -> bytes | None:
         """The id that a client has given, in whatever case it writes the field's name."""
         return request_ids.given(self.headers)
-
-    @functools.cached_property
-    def shows_no_key(self) -> bool:
-        """Whether whoever asks is nobody in particular."""
-        return "Authorization" not in self.headers
 
     @functools.cached_property
     def is_plain(self) -> bool:
