@@ -46,8 +46,10 @@ _USUAL = {extension[1:]: type for types in _TABLE.types_map for extension, type 
 
 def guess(path: str) -> str:
     """The type that a path's extension stands for; a compressed file is what it is compressed with."""
-    stem, _, extension = path.rpartition(".")
-    if extension in _USUAL and stem[-1:] not in "/.":
+    stem, dot, extension = path.rpartition(".")
+    if not dot:
+        return UNKNOWN
+    if extension in _USUAL and stem and stem[-1] not in "/.":
         return _USUAL[extension]
     name = path[path.rfind("/") + 1 :].lstrip(".")  # '.png' is a name, and no extension
     last = name.rfind(".")
