@@ -12,7 +12,7 @@ from multidict import MultiMapping
 
 from sfss import logs
 from sfss.access import keys
-from sfss.web.heads import Head
+from sfss.web.heads import FILE_PAGES, Head
 
 LONGEST = 2048  # characters of a URL, of which the rest is left out: a pipe takes 4096 bytes of several writers whole
 
@@ -84,39 +84,41 @@ def as_text(line: Line) -> bytes:
     ).encode()
 
 
-# --- what is asked most: ``as_json`` of ``line``, in half the time ---
+# --- what is asked most: ``as_json`` of ``line``, put together of bytes as they came, in a third of the time ---
 
-_FRAME = (
-    as_json(Line("%b", "%b", "%b", "%b", "%b", 1, 2, 3.5, 4))
-    .replace(b":1,", b":%b,")
-    .replace(b":2,", b":%d,")
-    .replace(b":3.5,", b":0.%06d,")
-    .replace(b":4}", b":%d}")
-)
-_FRAME_WITHOUT_BODY = _FRAME.replace(b',"received":%d', b"")
-_NUMBERS = tuple(b"%d" % number for number in range(600))
+_NUMBERS = tuple(b"%d" % number for number in range(1000))
+_DIGITS = tuple(b"%03d" % number for number in range(1000))
 _UNDERSCORE = ord("_")
+_SHORT = LONGEST - len("/files?path=")
+_LARGE, _LONG = 1_000_000, 1_000_000  # bytes, and microseconds: from there on a number has more than six digits
 
 
 def plain_json(
     when: bytes, client: bytes, head: Head, request_id: bytes, status: int, size: int, microseconds: int
 ) -> bytes | None:
-    """The same line, of bytes as they came, where none of them has to be escaped or hidden; else None.
+    """The same line, of bytes that need not be escaped or hidden; None where some may have to be, or it is seldom so.
 
     ``client``: as it stands in JSON. Nothing that ``heads`` lets into a URL, or ``request_ids`` into an id, has to be
     escaped there.
     """
-    fields, path = head.fields, head.plain_path
-    if head.query is not None or not fields.shows_no_key or microseconds >= 1_000_000:
+    if head.plain_path is None:
+        before, path = b"", head.page
+    elif head.page in FILE_PAGES:
+        before, path = head.page + b"?path=", head.plain_path
+    else:
         return None
-    url = head.page if path is None else b"%b?path=%b" % (head.page, path)
-    if len(url) > LONGEST or (_UNDERSCORE in url and b"sfss_" in url):  # a byte is found in no time
+    if head.query is not None or not head.fields.shows_no_key or size >= _LARGE or microseconds >= _LONG:
         return None
-    if fields.length:
-        return _FRAME % (
-            when, request_id, client, head.method, url, _NUMBERS[status], size, microseconds, fields.length
-        )  # fmt: skip
-    return _FRAME_WITHOUT_BODY % (when, request_id, client, head.method, url, _NUMBERS[status], size, microseconds)
+    if len(path) > _SHORT or (_UNDERSCORE in path and b"sfss_" in path):  # one byte is found in no time
+        return None
+    received = head.fields.length
+    return b"".join((
+        b'{"logger":"sfss.access","time":"', when, b'","request_id":"', request_id, b'","client":"', client,
+        b'","method":"', head.method, b'","url":"', before, path, b'","status":', _NUMBERS[status],
+        b',"bytes":', _NUMBERS[size // 1000] if size >= 1000 else b"", _DIGITS[size % 1000] if size >= 1000 else
+        _NUMBERS[size], b',"seconds":0.', _DIGITS[microseconds // 1000], _DIGITS[microseconds % 1000],
+        b',"received":%d}\n' % received if received else b"}\n",
+    ))  # fmt: skip
 
 
 def _ascii(text: str) -> str:

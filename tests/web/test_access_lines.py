@@ -44,8 +44,9 @@ def both(head: Head, status: int, size: int, microseconds: int) -> tuple[dict[st
 def test_what_is_asked_most_has_the_same_line_as_all_else(
     method: str, target: str, body: bytes, microseconds: int
 ) -> None:
-    quick, usual = both(head_of(method, target, body=body), 200, 4096, microseconds)
-    assert quick == usual
+    for size in (0, 7, 999, 1000, 4096, 999_999):
+        quick, usual = both(head_of(method, target, body=body), 200, size, microseconds)
+        assert quick == usual
 
 
 def test_no_character_of_a_plain_url_or_id_means_anything_to_json() -> None:
@@ -64,6 +65,7 @@ def test_no_character_of_a_plain_url_or_id_means_anything_to_json() -> None:
     [
         ("/file?path=sfss_secret", ()),
         ("/sfss_secret/a", ()),
+        ("/sfss_secret?path=a", ()),
         ("/file?path=a&signature=abc", ()),
         ("/file?path=" + 2048 * "a", ()),
         ("/file?path=a", ("Authorization: Bearer sfss_0123456789abcdef_x",)),
@@ -76,7 +78,8 @@ def test_what_has_something_to_hide_or_is_long_is_not_told_in_one_formatting(
     assert quick is None
 
 
-def test_nor_is_one_that_took_a_second_or_more() -> None:
-    quick, usual = both(head_of("GET", "/file?path=a"), 200, 1, 59_000_042)
-    assert quick is None
-    assert usual["seconds"] == 59.000042
+def test_nor_is_one_that_took_a_second_or_more_or_is_large() -> None:
+    for size, microseconds in ((1, 59_000_042), (1_000_000, 1)):
+        quick, usual = both(head_of("GET", "/file?path=a"), 200, size, microseconds)
+        assert quick is None
+        assert (usual["bytes"], usual["seconds"]) == (size, microseconds / 1e6)
