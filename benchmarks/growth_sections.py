@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import os
 import random
 import shutil
@@ -14,10 +15,10 @@ from typing import NamedTuple
 
 from benchmarks import report
 from benchmarks.curves import Line, chart
-from benchmarks.growth_load import CHECKED, Load, Point, Wrong, check, measure, median, nothing, put
+from benchmarks.growth_load import CHECKED, PATIENCE, Load, Point, Wrong, check, measure, median, nothing, put
 from benchmarks.growth_servers import FRONT_PREFIX, Nginx, fill, front, many_nodes, start
 from benchmarks.watched import Node, Watched, forget, remember, wait_until_quiet
-from tests.servers import wait_for
+from tests.servers import HOST, wait_for
 
 FILES = (10_000, 100_000, 1_000_000)
 LONG = 10_000_000  # of --long
@@ -30,7 +31,6 @@ USUAL = 32  # connections, where they aren't what grows
 PAUSE = 0.3  # seconds before each run, after what others left to be written has been written
 SETTLING = 600.0  # seconds that a node may go on working after it was filled
 LONGER = {1_000: 2, 10_000: 5}  # connections from which on a run is longer: to open them is a part of it
-_OPEN = ("01", "08")  # ESTABLISHED, CLOSE_WAIT, of /proc/net/tcp
 
 HEAD = ("requests/s", "p50 ms", "p99 ms", "front us", "nodes us", "load us", "cores", "limit", "front MiB",
         "nodes MiB")  # fmt: skip
@@ -86,7 +86,7 @@ class Bench:
             os.sync()
             self.others.append(report.pause(PAUSE))
             point = measure(port, prefix, now, front, nodes, self.directory, seconds=seconds, connections=connections)
-            wait_for(lambda: not _connected(port), what=f"the connections of the run to port {port} to end")
+            wait_for(lambda: _lets_in(port), what=f"the connections of the run to port {port} to end")
             points += [point] if number else []
             if point.trouble:
                 return point
@@ -97,10 +97,18 @@ class Bench:
         return found
 
 
-def _connected(port: int) -> int:
-    """How many connections a server has on this port, with those that it hasn't seen end: it takes so many at most."""
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return sum(fields[1].endswith(f":{port:04X}") and fields[3] in _OPEN for fields in map(str.split, lines))
+def _lets_in(port: int) -> bool:
+    """Whether a server has room for a connection: it takes so many at most, and those of a run are there until it has
+    seen them end.
+    """
+    connection = http.client.HTTPConnection(HOST, port, timeout=PATIENCE)
+    try:
+        connection.request("GET", "/livez")
+        return connection.getresponse().status != http.HTTPStatus.SERVICE_UNAVAILABLE
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def say(what: str) -> None:
