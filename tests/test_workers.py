@@ -391,7 +391,7 @@ def test_what_is_read_again_reaches_every_worker_and_those_that_come_later(
         for connection in connections.values():
             wait_for(lambda connection=connection: set(webserver(connection)["nodes"]) == set(memcached_nodes))  # type: ignore[misc]
         assert service.log.read_text().count("is not taken") == 1
-        assert service.log.read_text().count("the configuration was read again: 3 nodes") == WORKERS
+        wait_for(lambda: service.log.read_text().count("the configuration was read again: 3 nodes") == WORKERS)
         for pid in connections:
             os.kill(pid, signal.SIGHUP)  # is for the service, and does nothing to them
         assert connections.keys() == set(pids(service))
