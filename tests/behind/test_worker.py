@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sfss import paths, record
+from sfss.behind import worker as workers
 from sfss.behind.states import text_of
 from sfss.behind.worker import Worker
 from sfss.errors import TooLarge, Unavailable
@@ -362,3 +363,16 @@ async def test_what_a_dead_worker_had_is_found_behind_all_that_living_ones_have(
     while more := await store.take_over("next", 0.25, 2):
         taken += more
     assert sorted(task.id for task in taken) == sorted(task.id for task in tasks[50:])
+
+
+async def test_a_worker_ends_though_a_cancellation_was_lost() -> None:
+    async def loses_the_first() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        await asyncio.sleep(3600)
+
+    task = asyncio.create_task(loses_the_first())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await workers._end([task])
+    assert task.cancelled()
