@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
 import redis.asyncio as redis
@@ -342,14 +342,14 @@ class ShortTerm:
     async def _ask(self, *command: Any) -> Any:
         """What Redis answers. Raises ShortTermAway, BacklogFull."""
         async with self._translated():
-            return await self._client.execute_command(*command)  # type: ignore[no-untyped-call,unused-ignore]
+            return await _heard(self._client.execute_command(*command))  # type: ignore[no-untyped-call,unused-ignore]
 
     async def _wait(self, block: float, *command: Any) -> Any:
         """The same of a command that waits ``block`` seconds."""
         if self._blocking is None:
             self._blocking = self._connection(block + self._timeout, 1)
         async with self._translated():
-            return await self._blocking.execute_command(*command)  # type: ignore[no-untyped-call,unused-ignore]
+            return await _heard(self._blocking.execute_command(*command))  # type: ignore[no-untyped-call,unused-ignore]
 
     @contextlib.asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
@@ -438,6 +438,21 @@ class _Refused(ShortTermAway):
 
 class _NoScript(Exception):
     """Redis hasn't been told the script yet, or has been started anew."""
+
+
+async def _heard(answer: Awaitable[Any]) -> Any:
+    """The same answer; but whoever is cancelled meanwhile is.
+
+    redis-py sends under ``asyncio.wait_for``, which before Python 3.12 loses a cancellation that comes as it ends.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    try:
+        return await answer
+    finally:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def judged(set_to: Mapping[str, str]) -> tuple[str | None, list[str]]:

@@ -23,7 +23,7 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sfss import record
@@ -44,7 +44,6 @@ _HELD = 16  # times as many tasks as are worked at may rest before they are trie
 _ROUND = 5.0  # seconds, at least, from one time that it begins to go through all that waits to the next
 _NODES_LOOKS = 0.5  # seconds between two looks at which nodes are here, while tasks rest
 _STORE_PAUSE = 1.0  # seconds until a store that is away is asked again
-_CANCELLED_AGAIN = 1.0  # seconds until what hasn't ended is cancelled once more
 
 
 class _Spoilt(SfssError):
@@ -85,7 +84,9 @@ class Worker:
             looking_after[1].cancel()
             await self._finish(patience)
         finally:
-            await _end([*looking_after, *self._jobs])
+            for task in (*looking_after, *self._jobs):
+                task.cancel()
+            await asyncio.wait([*looking_after, *self._jobs])
             await self._leave()
 
     async def run_once(self) -> int:
@@ -104,7 +105,8 @@ class Worker:
                 begun.update(task.id for task in new)
                 await asyncio.gather(*(self._try(task) for task in new))
         finally:
-            await _end([keeping])
+            keeping.cancel()
+            await asyncio.wait((keeping,))
             await self._leave()
         return (await self.store.figures()).tasks
 
@@ -337,11 +339,3 @@ def _moment_of(id: bytes) -> tuple[int, int]:
     """A task's place in the stream."""
     moment, _, number = id.partition(b"-")
     return int(moment), int(number)
-
-
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel them until they have ended: one whose own time-out has just run out may take the first for that."""
-    while left := [task for task in tasks if not task.done()]:
-        for task in left:
-            task.cancel()
-        await asyncio.wait(left, timeout=_CANCELLED_AGAIN)
