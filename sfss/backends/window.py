@@ -16,8 +16,8 @@ class Window:
 
     def try_enter(self, size: int) -> bool:
         """Take a place for ``size`` bytes if there is one and nobody waits for it."""
-        if self._queue or self._requests <= 0 or (size > self._free and self._free != self._size):
-            return False  # ``_has_room``, which is asked of each request
+        if self._queue or not self._has_room(size):
+            return False
         self._requests -= 1
         self._free -= size
         return True

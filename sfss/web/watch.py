@@ -1,7 +1,7 @@
 """What is kept in mind of each answer, on aiohttp's way and on the quick one: counts, and a line of the access log.
 
-This is on every request's way, so it does no more than note; what is made of it is made elsewhere (``metrics.py``,
-``access_lines.py``).
+This is on every request's way, so it does little: cells are counted up, which ``metrics.py`` tells of, and a line is
+put together (``access_lines.py``), which another thread writes.
 """
 
 from __future__ import annotations
