@@ -12,8 +12,10 @@ from multidict import MultiMapping
 
 from sfss import logs
 from sfss.access import keys
-from sfss.web.heads import FILE_PAGES, Head
+from sfss.web.heads import Head
 
+TICK = 10_000  # ns: so exactly durations are told
+TICKS = 100_000  # in a second
 LONGEST = 2048  # characters of a URL, of which the rest is left out: a pipe takes 4096 bytes of several writers whole
 
 
@@ -26,6 +28,11 @@ class Request(NamedTuple):
     received: int  # bytes of its body
 
 
+# What is to be said of any request: when it came and how long it took, in ns, its answer's status and the bytes of its
+# body, the address of its client, what it is called, and what it was.
+Row = tuple[int, int, int, int, str, bytes, Head | Request]
+
+
 class Line(msgspec.Struct, tag_field="logger", tag="sfss.access", omit_defaults=True, gc=False):
     """A line, as JSON has it: the names are a promise."""
 
@@ -36,37 +43,40 @@ class Line(msgspec.Struct, tag_field="logger", tag="sfss.access", omit_defaults=
     url: str
     status: int  # 499: nobody was there any more to be answered
     bytes: int  # of the answer's body
-    seconds: float
+    seconds: float  # in ticks
     received: int = 0  # bytes of the request's body
     key: str = ""  # the id of the key that was shown, be it good or not
 
 
-def line(
-    when: str, client: str, about: Head | Request, request_id: bytes, status: int, size: int, microseconds: int
-) -> Line:
-    """The line of any request: answered with a body of ``size`` bytes, ``microseconds`` after it came."""
+def line(row: Row, epoch: int) -> Line:
+    """The line of any request. ``epoch``: when the times of rows were 0, in ns since the epoch."""
+    began, took, status, size, client, request_id, about = row
     headers: MultiMapping[str]
     if isinstance(about, Head):
         headers, method, received = about.fields.headers, about.method.decode(), about.fields.length or 0
-        url = about.target.decode()
-        is_open = about.plain_path is None and about.query is not None
+        url, is_plain = about.target.decode(), about.query is None
     else:
         method, url, headers, received = about
-        method, url, is_open = logs.one_line(method)[:32], _ascii(url), True
-    if is_open or "sfss_" in url:
+        method, url, is_plain = logs.one_line(method)[:32], _ascii(url), False
+    if not is_plain or "sfss_" in url:
         url = keys.hidden(url)
     return Line(
-        time=when,
+        time=when(began, epoch),
         request_id=request_id.decode(),
         client=client,
         method=method,
         url=url if len(url) <= LONGEST else f"{url[:LONGEST]}...",
         status=status,
         bytes=size,
-        seconds=microseconds / 1e6,
+        seconds=took // TICK / TICKS,
         received=received,
         key=keys.id_shown(headers.get("Authorization", "")),
     )
+
+
+def when(began: int, epoch: int) -> str:
+    """When a request came, to the millisecond."""
+    return logs.iso((began + epoch) // 1_000_000 / 1000)
 
 
 def as_json(line: Line) -> bytes:
@@ -82,43 +92,6 @@ def as_text(line: Line) -> bytes:
         f"{line.time} INFO sfss.access: {line.client or '-'} {line.method} {line.url} {line.status} {line.bytes} bytes"
         f"{came} {line.seconds:g} s{key} id {line.request_id}\n"
     ).encode()
-
-
-# --- what is asked most: ``as_json`` of ``line``, put together of bytes as they came, in a third of the time ---
-
-_NUMBERS = tuple(b"%d" % number for number in range(1000))
-_DIGITS = tuple(b"%03d" % number for number in range(1000))
-_UNDERSCORE = ord("_")
-_SHORT = LONGEST - len("/files?path=")
-_LARGE, _LONG = 1_000_000, 1_000_000  # bytes, and microseconds: from there on a number has more than six digits
-
-
-def plain_json(
-    when: bytes, client: bytes, head: Head, request_id: bytes, status: int, size: int, microseconds: int
-) -> bytes | None:
-    """The same line, of bytes that need not be escaped or hidden; None where some may have to be, or it is seldom so.
-
-    ``client``: as it stands in JSON. Nothing that ``heads`` lets into a URL, or ``request_ids`` into an id, has to be
-    escaped there.
-    """
-    if head.plain_path is None:
-        before, path = b"", head.page
-    elif head.page in FILE_PAGES:
-        before, path = head.page + b"?path=", head.plain_path
-    else:
-        return None
-    if head.query is not None or not head.fields.shows_no_key or size >= _LARGE or microseconds >= _LONG:
-        return None
-    if len(path) > _SHORT or (_UNDERSCORE in path and b"sfss_" in path):  # one byte is found in no time
-        return None
-    received = head.fields.length
-    return b"".join((
-        b'{"logger":"sfss.access","time":"', when, b'","request_id":"', request_id, b'","client":"', client,
-        b'","method":"', head.method, b'","url":"', before, path, b'","status":', _NUMBERS[status],
-        b',"bytes":', _NUMBERS[size // 1000] if size >= 1000 else b"", _DIGITS[size % 1000] if size >= 1000 else
-        _NUMBERS[size], b',"seconds":0.', _DIGITS[microseconds // 1000], _DIGITS[microseconds % 1000],
-        b',"received":%d}\n' % received if received else b"}\n",
-    ))  # fmt: skip
 
 
 def _ascii(text: str) -> str:

@@ -57,7 +57,6 @@ class Connection(web.RequestHandler):
         "_head",
         "_passed",
         "_patience",
-        "_peer",
         "_quick",
         "_request_id",
         "_rest",
@@ -65,6 +64,7 @@ class Connection(web.RequestHandler):
         "_was_used",
         "_watch",
         "opened",
+        "peer",
     )
 
     def __init__(self, server: web.Server, quick: Quick, watch: Watch, **options: Any) -> None:
@@ -82,13 +82,15 @@ class Connection(web.RequestHandler):
         self.opened: File | None = None  # the file that the request wants which aiohttp is given next
         self._was_used = False  # since aiohttp last looked whether this connection is idle
         self._full = False  # nothing more is read
-        self._peer: str | None = None  # the address at the other end, when somebody has asked for it
+        self.peer = ""  # ``Asker``'s
         self._patience: asyncio.TimerHandle | None = None  # while the rest of a body is waited for
 
     # --- what asyncio calls ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._watch.connections += 1
+        name = transport.get_extra_info("peername")
+        self.peer = name[0] if isinstance(name, tuple) else ""
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -116,14 +118,6 @@ class Connection(web.RequestHandler):
         super()._process_keepalive()
 
     # --- what the quick way calls ---
-
-    @property
-    def peer(self) -> str:
-        """``Asker``'s."""
-        if self._peer is None:
-            name = self.transport.get_extra_info("peername") if self.transport is not None else None
-            self._peer = name[0] if isinstance(name, tuple) else ""
-        return self._peer
 
     @property
     def request_id(self) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from sfss.access import keys
 from sfss.files import Info
 from sfss.web import answers, content_types, request_ids
 from sfss.web.answers import Asked
@@ -27,7 +28,7 @@ FILE_PAGES = (b"/file", b"/files")
 END = b"\r\n\r\n"
 
 _URL = r"!$%&'()*+,\-./0-9:;=@A-Z_a-z~"
-_LINE = re.compile(rf"([A-Z]{{3,7}}) (/[{_URL}]*)(?:\?(?:path=({PLAIN}+)|([{_URL}?]*)))? HTTP/1\.1\r\n".encode())
+_LINE = re.compile(rf"([A-Z]{{3,7}}) ((/[{_URL}]*)(?:\?(?:path=({PLAIN}+)|([{_URL}?]*)))?) HTTP/1\.1\r\n".encode())
 _VISIBLE = r"[^\x00-\x20\x7f]"
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*"
                     rf"((?:{_VISIBLE}(?:[^\x00-\x08\x0a-\x1f\x7f]*{_VISIBLE})?)?)[ \t]*")  # fmt: skip
@@ -58,6 +59,13 @@ class Fields:
         return answers.asked(self.headers)
 
     @functools.cached_property
+    def end_of_line(self) -> bytes:
+        """Of the access log's, of a request with these: the body's size and the key, if there are any."""
+        received = b',"received":%d' % self.length if self.length else b""
+        key = keys.id_shown(self.headers.get("Authorization", "")).encode()
+        return received + (b',"key":"%b"}\n' % key if key else b"}\n")
+
+    @functools.cached_property
     def request_id(self) -> bytes | None:
         """The id that a client has given, in whatever case it writes the field's name."""
         return request_ids.given(self.headers)
@@ -73,19 +81,13 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     """The head of a request whose end is known."""
 
     method: bytes
-    page: bytes  # the URL's path, as it was sent
+    target: bytes  # what was asked for: the URL as it was sent, without a host
+    page: bytes  # its path
     query: bytes | None  # but for a plain path
     plain_path: bytes | None  # where the query is that alone, and nothing is escaped in it
     fields: Fields  # but for the next
     none_match: str | None  # If-None-Match
     request_id: bytes | None = None  # one that came with it, and can be one
-
-    @property
-    def target(self) -> bytes:
-        """What was asked for: the URL as it was sent, without a host."""
-        if self.plain_path is not None:
-            return b"%b?path=%b" % (self.page, self.plain_path)
-        return self.page if self.query is None else b"%b?%b" % (self.page, self.query)
 
     @property
     def asked(self) -> Asked:
@@ -123,8 +125,8 @@ def parse(data: bytes, end: int) -> Head | None:
     fields = _fields(lines)
     if fields is None or (none_match is not None and "If-None-Match" in fields.headers):
         return None
-    method, page, plain_path, query = line.groups()
-    return Head(method, page, query, plain_path, fields, none_match, request_id or fields.request_id)
+    method, target, page, plain_path, query = line.groups()
+    return Head(method, target, page, query, plain_path, fields, none_match, request_id or fields.request_id)
 
 
 @functools.lru_cache(_REMEMBERED)  # a client sends the same with each request

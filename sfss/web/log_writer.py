@@ -11,7 +11,6 @@ import queue
 import stat
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 from sfss.errors import ConfigError
 
@@ -29,6 +28,8 @@ class LogWriter:
         self.why = ""  # the last were
         self._file = file
         self._fd = _STDERR
+        self._is_file = False  # a regular one, which takes all at once, behind what others have appended
+        self._identity = (0, 0)
         self._is_torn = False  # what was written last ends in the midst of a line
         self._given = self._done = 0  # bytes
         self._queue: queue.SimpleQueue[tuple[bytes | bytearray, int] | None] = queue.SimpleQueue()
@@ -39,6 +40,8 @@ class LogWriter:
                 self._open()
             except OSError as error:
                 raise ConfigError(f"log.access: {file} can't be opened for writing: {error.strerror}") from None
+        else:
+            self._look()
 
     @property
     def waiting(self) -> int:
@@ -80,18 +83,23 @@ class LogWriter:
             os.close(fd)
         self._is_torn = False
         self._fd = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._look()
+
+    def _look(self) -> None:
+        """At what is open."""
+        found = os.fstat(self._fd)
+        self._is_file, self._identity = stat.S_ISREG(found.st_mode), (found.st_dev, found.st_ino)
 
     def _has_moved(self) -> bool:
         try:
-            return self._fd == _NOWHERE or not os.path.samestat(Path(self._file).stat(), os.fstat(self._fd))
+            found = os.stat(self._file)  # noqa: PTH116  each time, and each call has the loop wait for Python's lock
+            return self._fd == _NOWHERE or (found.st_dev, found.st_ino) != self._identity
         except FileNotFoundError:
             return True
 
     def _put(self, data: bytes | bytearray) -> None:
-        # A regular file takes all at once, behind what others have appended. Of a pipe only so much is sure not to be
-        # mixed with what others write.
-        whole = stat.S_ISREG(os.fstat(self._fd).st_mode)
-        for piece in (data,) if whole else _pieces(data):
+        # Of a pipe only so much is sure not to be mixed with what others write.
+        for piece in (data,) if self._is_file else _pieces(data):
             rest = memoryview(piece)
             while rest:
                 rest = rest[os.write(self._fd, rest) :]

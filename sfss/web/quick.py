@@ -35,9 +35,7 @@ _NO_MORE: Mapping[str, str] = {}
 class Asker(Protocol):
     """The connection on which a request came. Just one of these is called for each that is taken, and only once."""
 
-    @property
-    def peer(self) -> str:
-        """The address at its other end; "" where it has none."""
+    peer: str  # the address at its other end; "" where it has none
 
     @property
     def request_id(self) -> str:

@@ -1,7 +1,7 @@
 """What is kept in mind of each answer, on aiohttp's way and on the quick one: counts, and a line of the access log.
 
-This is on every request's way, so it does little: cells are counted up, which ``metrics.py`` tells of, and a line is
-put together (``access_lines.py``), which another thread writes.
+This is on every request's way, so it does little: cells are counted up, which ``metrics.py`` tells of, and what a line
+is to say is noted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from sfss.web import request_ids
-from sfss.web.access_lines import Request
+from sfss.web.access_lines import Request, Row
 from sfss.web.access_log import AccessLog
 from sfss.web.heads import Head
 from sfss.web.request_ids import HEADER, REQUEST_ID, RequestIds
@@ -22,12 +22,14 @@ from sfss.web.tally import WITH_BODIES, Tally
 GONE = 499  # in the place of a status: nobody was there any more to be answered
 
 
+def _nothing() -> None:
+    """No log, no lines."""
+
+
 class Peer(Protocol):
     """Who knows where a request came from."""
 
-    @property
-    def peer(self) -> str:
-        """The address at the other end of its connection; "" where it has none."""
+    peer: str  # the address at the other end of its connection; "" where it has none
 
 
 class Watch:
@@ -38,6 +40,8 @@ class Watch:
         self.connections = 0  # of clients, that are open
         self._tally = tally
         self._log = log
+        self._noted: list[Row] | None
+        self._noted, self._lines_soon = (None, _nothing) if log is None else (log.noted, log.lines_soon)
 
     def start(self) -> None:
         """Begin to write the log. To be called in the event loop."""
@@ -54,8 +58,11 @@ class Watch:
         nanoseconds = time.perf_counter_ns() - began
         received = head.fields.length
         self._tally.responded(status, head.method, nanoseconds, size if received is None else received)
-        if self._log is not None:
-            self._log.note(began, nanoseconds, status, size, connection.peer, request_id, head)
+        noted = self._noted
+        if noted is not None:
+            if not noted:
+                self._lines_soon()
+            noted.append((began, nanoseconds, status, size, connection.peer, request_id, head))
 
     @property
     def middleware(self) -> Middleware:
@@ -83,7 +90,8 @@ class Watch:
         self._tally.responded(status, request.method, nanoseconds, size)
         if self._log is not None:
             about = Request(request.method, request.raw_path, request.headers, received)
-            self._log.note(began, nanoseconds, status, sent, request.remote or "", request[REQUEST_ID].encode(), about)
+            request_id = request[REQUEST_ID].encode()
+            self._log.note((began, nanoseconds, status, sent, request.remote or "", request_id, about))
 
 
 async def name(request: web.Request, response: web.StreamResponse) -> None:
