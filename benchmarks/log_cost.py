@@ -95,11 +95,10 @@ def _run_front() -> None:
 
     def started(self: Watch) -> None:
         start(self)
-        log, noted = self._log, self._noted
-        loop = asyncio.get_running_loop()
+        log, loop = self._log, asyncio.get_running_loop()
 
         def switch(*, on: bool) -> None:
-            self._log, self._noted = (log, noted) if on else (None, None)
+            self._log = log if on else None
 
         loop.add_signal_handler(_ON, lambda: switch(on=True))
         loop.add_signal_handler(_OFF, lambda: switch(on=False))

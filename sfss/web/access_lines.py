@@ -31,6 +31,7 @@ class Request(NamedTuple):
 # What is to be said of any request: when it came and how long it took, in ns, its answer's status and the bytes of its
 # body, the address of its client, what it is called, and what it was.
 Row = tuple[int, int, int, int, str, bytes, Head | Request]
+QuickRow = tuple[int, int, int, int, str, bytes, Head]
 
 
 class Line(msgspec.Struct, tag_field="logger", tag="sfss.access", omit_defaults=True, gc=False):

@@ -1,11 +1,10 @@
 """The access log: a line for each request, which nobody waits for.
 
-Theory of operation. What is to be said of a request is noted when it has been answered. Every few milliseconds the
-lines of all that have been are made together: one by one, among other work, each takes several times as long, for the
-processor's caches then have nothing of what it needs. A few times a second all lines are given to a thread, which
-writes: to wake it takes as long as to make hundreds of them, for it and the loop then pass Python's lock to and fro. If
-it can't keep up, for the disk is slow, or nobody reads at the other end of the pipe, up to ``BACKLOG`` bytes wait;
-beyond that lines are dropped, and counted. So a log never stalls what it is a log of.
+Theory of operation. Lines are made of many requests at once, some milliseconds after they were answered (``watch.py``
+says why). A few times a second all lines are given to a thread, which writes: to wake it takes as long as to make
+hundreds of them, for it and the loop then pass Python's lock to and fro. If it can't keep up, for the disk is slow, or
+nobody reads at the other end of the pipe, up to ``BACKLOG`` bytes wait; beyond that lines are dropped, and counted. So
+a log never stalls what it is a log of.
 
 What a line says is ``access_lines.py``'s, and, of what is asked most, ``quick_lines.py``'s; how it is written
 ``log_writer.py``'s.
@@ -30,7 +29,6 @@ from sfss.web.tally import Tally
 
 log = logging.getLogger("sfss.access")
 
-GATHERED = 0.02  # seconds after which lines are made of what has been noted. More would go out of the caches, too
 PAUSE = 0.2  # seconds that a line may wait until it is given to the writer
 TOGETHER = 2 * 1024 * 1024  # bytes of lines that are given to it before that
 BACKLOG = 16 * 1024 * 1024  # bytes of lines that wait to be written
@@ -46,9 +44,6 @@ class AccessLog:
         self._tally = tally
         self._trusted = trusted
         self._quick = QuickLines()
-        # Requests that have been answered. Who puts one down where nothing is says ``lines_soon``. (``note`` does both;
-        # but a call, with what it has to look up, is a third of all that a line costs.)
-        self.noted: list[Row] = []
         self._lines = bytearray()  # that the writer is to be given, ...
         self._count = 0  # ... and how many they are
         self._timer: asyncio.TimerHandle | None = None
@@ -62,25 +57,11 @@ class AccessLog:
         """Begin to write. To be called in the event loop."""
         self._writer.start()
 
-    def note(self, row: Row) -> None:
-        """A request has been answered. Its times are by ``time.perf_counter_ns``."""
-        if not self.noted:
-            self.lines_soon()
-        self.noted.append(row)
-
-    def lines_soon(self) -> None:
-        """Lines are to be made of what is noted."""
-        asyncio.get_running_loop().call_later(GATHERED, self.make_lines)
-
-    def make_lines(self) -> None:
-        """Of all that has been noted."""
-        if not self.noted:
-            return
+    def write(self, rows: Sequence[Row]) -> None:
+        """Soon, lines of requests that have been answered. Their times are by ``time.perf_counter_ns``."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(PAUSE, self._flush)
             self._epoch = time.time_ns() - time.perf_counter_ns()
-        rows = self.noted.copy()
-        self.noted.clear()
         if self._trusted:
             rows = [(*row[:4], self._behind(row[4], _forwarded(row[-1])), *row[5:]) for row in rows]
         if self._as_json:
@@ -107,7 +88,6 @@ class AccessLog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.make_lines()
         self._hand_over()
 
     def _hand_over(self) -> None:

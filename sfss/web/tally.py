@@ -2,7 +2,8 @@
 
 A row of 64-bit cells for each worker, which it alone writes, and everybody reads and sums up. Each is written in one
 instruction: a worker that is killed, wherever it is, leaves no half of a number. The next worker in its place goes on
-with its row. So nothing that was counted is lost, and no sum ever falls. What is no count but a state of the worker's
+with its row. So nothing that was counted is lost, and no sum ever falls. (Requests are counted some milliseconds after
+they were answered: see ``watch.py``.) What is no count but a state of the worker's
 (GAUGES) ends with it.
 
 A row has, one behind the other: a block for each of METHODS, what has a name, how late the loop was, and a place for
@@ -16,7 +17,8 @@ import mmap
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import xxhash
@@ -117,6 +119,7 @@ class Tally:
         self._cells = memoryview(self._memory).cast("Q")
         self._worker = worker
         self._row = self._rows()[worker]
+        self.before_reading: Callable[[], None] = lambda: None  # counts what this worker has put aside
         self._nodes: dict[str, int | None] = {}  # where each is in the row; None: there is no room for it
 
     @staticmethod
@@ -157,6 +160,21 @@ class Tally:
         row[at + _ALL_TIME] += nanoseconds
         row[at + _BYTES + bisect_left(SIZES, size)] += 1
         row[at + _ALL_BYTES] += size
+
+    def responded_all(
+        self, method: bytes, statuses: Iterable[int], nanoseconds: Sequence[int], sizes: Sequence[int]
+    ) -> None:
+        """The same of many with one method: in a cell is counted once what they have in common."""
+        row, at = self._row, _BLOCK_OF.get(method, _OTHER)
+        for first, values in (
+            (at, statuses),
+            (at + _TIMES, [bisect_left(_NANOSECONDS, each) for each in nanoseconds]),
+            (at + _BYTES, [bisect_left(SIZES, each) for each in sizes]),
+        ):
+            for value, count in Counter(values).items():
+                row[first + value] += count
+        row[at + _ALL_TIME] += sum(nanoseconds)
+        row[at + _ALL_BYTES] += sum(sizes)
 
     def add(self, name: str, amount: int = 1) -> None:
         """Count something that has a name."""
@@ -205,6 +223,7 @@ class Tally:
 
     def answered(self) -> dict[str, Answered]:
         """What came of the requests of all workers, by method; of those methods that somebody has used."""
+        self.before_reading()
         rows, found = self._rows(), {}
         for method, at in _BLOCKS.items():
             sums = _sums([row[at : at + _STATUSES] for row in rows])
@@ -231,6 +250,7 @@ class Tally:
 
     def places(self) -> list[Place]:
         """Of every worker."""
+        self.before_reading()
         return [
             Place(
                 row[_AT["pid"]],

@@ -1,11 +1,14 @@
 """What is kept in mind of each answer, on aiohttp's way and on the quick one: counts, and a line of the access log.
 
-This is on every request's way, so it does little: cells are counted up, which ``metrics.py`` tells of, and what a line
-is to say is noted.
+Theory of operation. This is on every request's way, and what is done there, among other work, takes several times as
+long as alone, for the processor's caches have nothing of what it needs. So of a request that went the quick way it is
+only put down what there is to be said. Every few milliseconds all that has been put down is counted, in cells which
+``metrics.py`` tells of, and lines are made of it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Protocol
 
@@ -13,17 +16,15 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from sfss.web import request_ids
-from sfss.web.access_lines import Request, Row
+from sfss.web.access_lines import QuickRow, Request
 from sfss.web.access_log import AccessLog
 from sfss.web.heads import Head
 from sfss.web.request_ids import HEADER, REQUEST_ID, RequestIds
 from sfss.web.tally import WITH_BODIES, Tally
 
+GATHERED = 0.02  # seconds that what is put down may wait. If there were much more it would leave the caches, too
+_BRING = tuple(method.encode() for method in WITH_BODIES)
 GONE = 499  # in the place of a status: nobody was there any more to be answered
-
-
-def _nothing() -> None:
-    """No log, no lines."""
 
 
 class Peer(Protocol):
@@ -40,8 +41,8 @@ class Watch:
         self.connections = 0  # of clients, that are open
         self._tally = tally
         self._log = log
-        self._noted: list[Row] | None
-        self._noted, self._lines_soon = (None, _nothing) if log is None else (log.noted, log.lines_soon)
+        self._noted: list[QuickRow] = []
+        tally.before_reading = self.settle
 
     def start(self) -> None:
         """Begin to write the log. To be called in the event loop."""
@@ -50,19 +51,31 @@ class Watch:
 
     async def close(self) -> None:
         """Write what is left of it."""
+        self.settle()
         if self._log is not None:
             await self._log.close()
 
     def answered(self, head: Head, status: int, size: int, began: int, request_id: bytes, connection: Peer) -> None:
         """A request has been answered on the quick way, with a body of ``size`` bytes. ``began``: perf_counter_ns."""
-        nanoseconds = time.perf_counter_ns() - began
-        received = head.fields.length
-        self._tally.responded(status, head.method, nanoseconds, size if received is None else received)
         noted = self._noted
-        if noted is not None:
-            if not noted:
-                self._lines_soon()
-            noted.append((began, nanoseconds, status, size, connection.peer, request_id, head))
+        if not noted:
+            asyncio.get_running_loop().call_later(GATHERED, self.settle)
+        noted.append((began, time.perf_counter_ns() - began, status, size, connection.peer, request_id, head))
+
+    def settle(self) -> None:
+        """Count what has been put down, and have lines made of it."""
+        if not self._noted:
+            return
+        rows, self._noted = self._noted, []
+        by_method: dict[bytes, list[QuickRow]] = {}
+        for row in rows:
+            by_method.setdefault(row[-1].method, []).append(row)
+        for method, these in by_method.items():
+            _, took, statuses, sent, _, _, heads = zip(*these, strict=True)
+            sizes = [head.fields.length or 0 for head in heads] if method in _BRING else sent
+            self._tally.responded_all(method, statuses, took, sizes)
+        if self._log is not None:
+            self._log.write(rows)
 
     @property
     def middleware(self) -> Middleware:
@@ -91,7 +104,8 @@ class Watch:
         if self._log is not None:
             about = Request(request.method, request.raw_path, request.headers, received)
             request_id = request[REQUEST_ID].encode()
-            self._log.note((began, nanoseconds, status, sent, request.remote or "", request_id, about))
+            self.settle()  # those before it
+            self._log.write([(began, nanoseconds, status, sent, request.remote or "", request_id, about)])
 
 
 async def name(request: web.Request, response: web.StreamResponse) -> None:

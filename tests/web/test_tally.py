@@ -150,3 +150,20 @@ def test_methods_statuses_times_and_sizes_are_kept_apart(memory: mmap.mmap) -> N
     assert (told["other"].seconds.counts[0], told["other"].bytes.counts[0]) == (1, 1)  # bounds are within
     assert sum(map(sum, (answered.seconds.counts for answered in told.values()))) == 3
     assert tally.total("pid") == 0
+
+
+def test_many_counted_at_once_are_the_same_as_each_by_itself() -> None:
+    many, one = Tally.alone(), Tally.alone()
+    statuses, times, sizes = [200, 404, 200, 504], [1, 10**12, 500_000, 500_001], [0, 256, 257, 2**50]
+    for method in (b"GET", b"PUT", b"GET", b"PROPFIND"):
+        many.responded_all(method, statuses, times, sizes)
+        for status, nanoseconds, size in zip(statuses, times, sizes, strict=True):
+            one.responded(status, method, nanoseconds, size)
+    assert many.answered() == one.answered()
+
+
+def test_who_reads_has_what_was_put_aside_counted_before() -> None:
+    tally = Tally.alone()
+    tally.before_reading = lambda: tally.responded(200)
+    assert [place.requests for place in tally.places()] == [1]
+    assert tally.responses() == {200: 2}
