@@ -44,7 +44,7 @@ class Line(msgspec.Struct, tag_field="logger", tag="sfss.access", omit_defaults=
     url: str
     status: int  # 499: nobody was there any more to be answered
     bytes: int  # of the answer's body
-    seconds: float  # in ticks
+    seconds: float  # to TICK
     received: int = 0  # bytes of the request's body
     key: str = ""  # the id of the key that was shown, be it good or not
 
