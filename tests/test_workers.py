@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from sfss.web.watch import GATHERED
 from tests.conftest import Nodes
 from tests.servers import HOST, Service, answers, process, sfss_node, wait_for
 
@@ -137,7 +139,13 @@ def test_each_worker_serves_what_was_put_through_another(shared: Service) -> Non
                 assert ask(connection, f"/file?path=of/{pid}") == (200, b"%d" % pid)
 
 
+def wait_until_counted() -> None:
+    """Each worker counts what it answered within 20 ms; one that is asked, at once."""
+    time.sleep(20 * GATHERED)
+
+
 def test_what_the_workers_count_is_summed_and_each_tells_the_sum(shared: Service) -> None:
+    wait_until_counted()
     before = full(shared)
 
     def client() -> None:
@@ -150,6 +158,7 @@ def test_what_the_workers_count_is_summed_and_each_tells_the_sum(shared: Service
         thread.start()
     for thread in clients:
         thread.join()
+    wait_until_counted()
     with a_connection_to_each(shared) as connections:
         told = [webserver(connection) for connection in connections.values()]
     for after in told:
@@ -225,6 +234,7 @@ def test_a_killed_worker_is_back_and_no_count_has_fallen(own: Service) -> None:
             for _ in range(10):
                 ask(connection, "/file?path=none")
         victim, other = connections
+        wait_until_counted()
         before = webserver(connections[other])
         os.kill(victim, signal.SIGKILL)
         seen = int(before["requests"])
