@@ -8,6 +8,7 @@ lie: more than what is to be told here. So a front is run whose log a signal swi
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import runpy
 import signal
@@ -50,20 +51,17 @@ def measure(directory: Path, load: Httpload, starts: int, turns: int, seconds: f
                     yield _cost(service, load, request, turns, seconds)
 
 
-def summed(costs: list[Cost]) -> Iterator[tuple[str, ...]]:
-    """Rows: the request; how many starts; requests/s and the front's time, each as a mean and its standard error."""
-    for request in dict.fromkeys(cost.request for cost in costs):
-        these = [cost for cost in costs if cost.request == request]
-        cells = []
-        for values in ([cost.rate for cost in these], [cost.time for cost in these]):
-            error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-            cells += [f"{statistics.mean(values):.3f}", f"{error:.3f}"]
-        yield request, str(len(these)), *cells
+class Mean(NamedTuple):
+    """Of a figure of all starts, with its standard error."""
 
+    value: float
+    error: float
 
-def mean_time(costs: list[Cost], request: str) -> float:
-    """Of the front's processor, with the log to without."""
-    return statistics.mean(cost.time for cost in costs if cost.request == request)
+    @classmethod
+    def of(cls, values: list[float]) -> Mean:
+        """``error`` is nan for a single one."""
+        error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else math.nan
+        return cls(statistics.mean(values), error)
 
 
 def _cost(service: Service, load: Httpload, request: str, turns: int, seconds: float) -> Cost:

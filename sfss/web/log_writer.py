@@ -11,6 +11,7 @@ import queue
 import stat
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 from sfss.errors import ConfigError
 
@@ -92,7 +93,7 @@ class LogWriter:
 
     def _has_moved(self) -> bool:
         try:
-            found = os.stat(self._file)  # noqa: PTH116  each time, and each call has the loop wait for Python's lock
+            found = Path(self._file).stat()
             return self._fd == _NOWHERE or (found.st_dev, found.st_ino) != self._identity
         except FileNotFoundError:
             return True

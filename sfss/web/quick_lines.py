@@ -24,7 +24,6 @@ class QuickLines:
     def __init__(self) -> None:
         self._clients: dict[bytes, dict[str, bytes]] = {}  # by method, and address
         self._sizes: dict[int, dict[int, bytes]] = {}  # by status, and bytes
-        self._opening = (0, 0, 0, b"")  # of those that came from such a time until such a one, with that epoch
 
     def of(self, rows: Sequence[Row], epoch: int) -> bytes:
         """Those of some requests. ``epoch``: when the times of rows were 0, in ns since the epoch.
@@ -32,9 +31,8 @@ class QuickLines:
         What ``heads`` lets into a URL, and ``request_ids`` into an id, is ASCII, and needs no escape in JSON.
         """
         clients, sizes, times, few = self._clients, self._sizes, _TIMES, len(_TIMES)
-        since, until, of, opening = self._opening
-        if of != epoch:
-            since = until = 0
+        since = until = 0
+        opening = b""
         pieces: list[bytes] = []
         for row in rows:
             began, took, status, size, client, request_id, about = row
@@ -55,7 +53,6 @@ class QuickLines:
             except KeyError:
                 pieces.append(as_json(line(row, epoch)))
                 self._remember(row, about.method)
-        self._opening = since, until, epoch, opening
         lines = b"".join(pieces)
         # A key's text, where no key should be: in a name.
         return b"".join([as_json(line(row, epoch)) for row in rows]) if b"sfss_" in lines else lines
