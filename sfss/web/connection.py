@@ -25,6 +25,7 @@ from aiohttp import web
 from sfss.files import File
 from sfss.web import heads
 from sfss.web.heads import Head
+from sfss.web.outbox import Outbox
 from sfss.web.quick import Quick
 from sfss.web.watch import Watch
 
@@ -43,7 +44,8 @@ def maker(quick: Quick, watch: Watch, **options: Any) -> MakeConnection:
     """What makes the connections of a server; ``options`` as for aiohttp's."""
     if not all(hasattr(web.RequestHandler, name) for name in _INSIDES):
         return lambda server: server()
-    return lambda server: Connection(server, quick, watch, **options)
+    outbox = Outbox(quick.in_flight)
+    return lambda server: Connection(server, quick, watch, outbox, **options)
 
 
 class Connection(web.RequestHandler):
@@ -55,6 +57,7 @@ class Connection(web.RequestHandler):
         "_full",
         "_going_on",
         "_head",
+        "_outbox",
         "_passed",
         "_patience",
         "_quick",
@@ -67,10 +70,11 @@ class Connection(web.RequestHandler):
         "peer",
     )
 
-    def __init__(self, server: web.Server, quick: Quick, watch: Watch, **options: Any) -> None:
+    def __init__(self, server: web.Server, quick: Quick, watch: Watch, outbox: Outbox, **options: Any) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **options)
         self._quick = quick
         self._watch = watch
+        self._outbox = outbox  # to be emptied before anything else is written, or the connection closed
         self._rest = b""  # what came and was not looked at yet, or is not whole
         self._passed = 0  # bytes to come of the request that is being passed to aiohttp, or _FOR_GOOD
         self._taken: bytes | None = None  # the request that is on the quick way, ...
@@ -104,6 +108,10 @@ class Connection(web.RequestHandler):
         super().resume_writing()
         self._go_on()
 
+    def eof_received(self) -> None:
+        self._outbox.send()
+        super().eof_received()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self._watch.connections -= 1
         self._rest = b""
@@ -131,11 +139,13 @@ class Connection(web.RequestHandler):
         transport = self.transport
         if transport is not None and not transport.is_closing():  # the client is still there
             if len(body) <= _JOINED:
-                transport.write(b"".join((head, b"X-Request-ID: ", request_id, heads.END, body)))
+                self._outbox.put(transport, b"".join((head, b"X-Request-ID: ", request_id, heads.END, body)))
             else:
+                self._outbox.send()
                 transport.write(b"".join((head, b"X-Request-ID: ", request_id, heads.END)))
                 transport.write(body)
             if last:
+                self._outbox.send()
                 self.close()
                 transport.close()
         self._watch.answered(asked, status, len(body), self._began, request_id, self)
@@ -147,6 +157,7 @@ class Connection(web.RequestHandler):
         request, self._taken = self._taken, None
         assert request is not None
         self.opened = file
+        self._outbox.send()
         super().data_received(request)
         self._go_on()
 
@@ -245,4 +256,5 @@ class Connection(web.RequestHandler):
         data, self._rest = self._rest[:size], self._rest[size:]
         if self._passed != _FOR_GOOD:
             self._passed = size - len(data)
+        self._outbox.send()
         super().data_received(data)

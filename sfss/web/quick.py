@@ -66,13 +66,13 @@ class Quick:
         self._at_root = at_root
         self._namespaces = namespaces
         self._files = files
-        self._in_flight = in_flight
+        self.in_flight = in_flight
         self._retry_after = retry_after
         self.taken = 0  # requests, since the start
 
     def body_wanted(self, head: Head) -> int | None:
         """How many bytes must be here, behind the head, before ``take``; None if the request is none for it."""
-        if self._in_flight.stopping:
+        if self.in_flight.stopping:
             return None
         length = head.fields.length
         if head.method == b"GET":
@@ -96,7 +96,7 @@ class Quick:
 
     def take(self, head: Head, body: bytes, asker: Asker) -> None:
         """Answer it, soon or at once."""
-        self._in_flight.begin()
+        self.in_flight.begin()
         self.taken += 1
         try:
             path = head.path
@@ -124,20 +124,20 @@ class Quick:
             self._fail(info, asker)
         elif method == b"POST":
             self._finish(201, {"ETag": answers.etag(info), "Location": location(info.path)}, b"", asker)
-        elif self._in_flight.stopping:
+        elif self.in_flight.stopping:
             self._finish(200, {"ETag": answers.etag(info)}, b"", asker)
         else:
-            self._in_flight.end()
+            self.in_flight.end()
             asker.answer(200, heads.stored(info), _NO_CONTENT, last=False)
 
     def _known(self, head: Head, asker: Asker, info: Info | SfssError) -> None:
         """Answer a GET of who has the file already, if it is still the one; without reading it, where that can be."""
         if isinstance(info, SfssError):
             self._fail(info, asker)
-        elif head.none_match != answers.etag(info) or self._in_flight.stopping:
+        elif head.none_match != answers.etag(info) or self.in_flight.stopping:
             self._files.open_soon(info.path, functools.partial(self._opened, head, asker))
         else:
-            self._in_flight.end()
+            self.in_flight.end()
             asker.answer(304, heads.not_modified(info), _NO_CONTENT, last=False)
 
     def _opened(self, head: Head, asker: Asker, file: File | SfssError) -> None:
@@ -146,7 +146,7 @@ class Quick:
             if isinstance(file, SfssError):
                 self._fail(file, asker)
             elif file.content is None:
-                self._in_flight.end()
+                self.in_flight.end()
                 asker.leave(file)
             elif not self._answer_whole(head, file.info, file.content, asker):
                 status, headers, start, stop = answers.to_get(file.info, head.asked)
@@ -162,7 +162,7 @@ class Quick:
             if isinstance(file, SfssError):
                 self._fail(file, asker, PRIVATE)
             elif file.content is None:
-                self._in_flight.end()
+                self.in_flight.end()
                 asker.leave(file)
             else:
                 status, headers, start, stop = answers.to_get(file.info, head.asked)
@@ -175,10 +175,10 @@ class Quick:
 
     def _answer_whole(self, head: Head, info: Info, content: memoryview, asker: Asker) -> bool:
         """Answer as most GETs are answered: with the whole file."""
-        if head.fields.asked is not NOTHING or head.none_match is not None or info.meta or self._in_flight.stopping:
+        if head.fields.asked is not NOTHING or head.none_match is not None or info.meta or self.in_flight.stopping:
             return False
         answer = heads.whole_file(info)
-        self._in_flight.end()
+        self.in_flight.end()
         asker.answer(200, answer, content, last=False)
         return True
 
@@ -190,9 +190,9 @@ class Quick:
 
     def _finish(self, status: int, headers: dict[str, str], body: bytes | memoryview | None, asker: Asker) -> None:
         """Answer, and be done with the request. ``body`` None: of a 304, which has none."""
-        last = self._in_flight.stopping
+        last = self.in_flight.stopping
         head = heads.answer(status, headers, None if body is None else len(body), last=last)
-        self._in_flight.end()
+        self.in_flight.end()
         asker.answer(status, head, body or b"", last=last)
 
 
