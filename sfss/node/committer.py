@@ -5,9 +5,9 @@ the next one. Syncs are numbered; a reply that waits has a *ticket*, the number 
 becomes ``SERVER_ERROR``.
 
 Where the disk is quick, as one with a cache that survives a power failure is, the sync is done on the loop itself: to
-switch to another thread and back takes as long, and more of the processor. Readers wait for it. When syncs get slow, or
-one is very slow, they are left to the thread for a second, and twice as long each time that happens again: so a slow
-disk is tried once a minute, and holds up nobody but those who write.
+switch to another thread and back takes as long, and more of the processor. Readers wait for it. When slow ones come to
+more than a tenth of the time, or one takes a tenth of a second, syncs are left to the thread for a second, and twice as
+long each time that happens again: so a slow disk is tried once a minute, and holds up nobody but those who write.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ from sfss.node.store import Store
 log = logging.getLogger("sfss.node")
 
 
-QUICK = 0.002  # seconds that syncs on the loop may take, on average ...
-GAIN = 1 / 16  # ... in which the last one counts for so much: one of 30 ms is enough
-PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds for which none is tried there, after one that was slow; then twice as long
+QUICK = 0.002  # seconds: a sync on the loop that takes longer is slow
+SHARE = 0.1  # of the time that slow ones may take there; and seconds that they may at once
+PAUSE, LONGEST_PAUSE = (
+    1.0,
+    60.0,
+)  # seconds for which none is tried there, after they were slow; if they are again, twice
 
 
 class Waiting(Protocol):
@@ -55,8 +58,9 @@ class Committer:
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "sfss-sync")
         self._functions = 0  # that wait for the thread, or run there
-        self._mean = 0.0  # seconds that those on the loop took of late
-        self._pause = PAUSE
+        self._slow = 0.0  # seconds that slow syncs had taken on the loop at ``_slow_at``, less what they might
+        self._slow_at = 0.0  # by time.perf_counter
+        self._pause = 0.0  # seconds for which they were last left to the thread
         self._here_from = self._loop.time() + PAUSE  # from then on syncs are tried on the loop
         self._next = 1
         self._running = False
@@ -133,14 +137,20 @@ class Committer:
         """On the loop, while the disk is quick; if it proves not to be, not again for a while."""
         began = time.perf_counter()
         error = self._sync()
-        self._mean += GAIN * (time.perf_counter() - began - self._mean)
-        if error is not None or self._mean > QUICK:
-            self._mean = QUICK / 2  # of which the next one says more
-            self._here_from = self._loop.time() + self._pause
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        elif self._mean < QUICK / 4:
-            self._pause = PAUSE
+        now = time.perf_counter()
+        if now - began > QUICK or error is not None:
+            self._slow = max(self._slow - SHARE * (now - self._slow_at), 0.0) + now - began
+            self._slow_at = now
+            if self._slow > SHARE or error is not None:
+                self._leave_to_thread()
         self._end(error)
+
+    def _leave_to_thread(self) -> None:
+        now = self._loop.time()
+        quick_for = now - self._here_from
+        self._pause = PAUSE if quick_for > self._pause else min(2 * self._pause, LONGEST_PAUSE)
+        self._here_from = now + self._pause
+        self._slow = SHARE / 2  # of which the next ones say more
 
     def _sync(self) -> BaseException | None:
         try:

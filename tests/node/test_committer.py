@@ -105,8 +105,8 @@ async def test_the_syncs_of_a_quick_disk_are_done_on_the_loop(disk: Disk) -> Non
 @pytest.mark.usefixtures("quick")
 async def test_one_very_slow_sync_leaves_the_next_to_the_thread(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     committer_ = committer(disk)
-    monkeypatch.setattr(committer_, "_pause", 0.3)
-    disk.takes = 0.05
+    monkeypatch.setattr(committer_, "_pause", 0.15)
+    disk.takes = 0.11
     await write(committer_, disk)
     disk.takes = 0.0
     await write(committer_, disk)
@@ -117,14 +117,57 @@ async def test_one_very_slow_sync_leaves_the_next_to_the_thread(disk: Disk, monk
 
 
 @pytest.mark.usefixtures("quick")
+async def test_a_slow_one_now_and_then_changes_nothing(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "SHARE", 0.25)
+    committer_ = committer(disk)
+    for _ in range(6):  # 0.06 s, which may take 0.24
+        disk.takes = 0.06
+        await write(committer_, disk)
+        disk.takes = 0.0
+        await write(committer_, disk)
+        await asyncio.sleep(0.3)
+    assert on_the_loop(disk) == [True] * 12
+    committer_.close()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_slow_ones_that_come_to_much_of_the_time_leave_the_next_to_the_thread(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committer_ = committer(disk)
+    monkeypatch.setattr(committing, "PAUSE", 1.0)
+    disk.takes = 0.02
+    for _ in range(9):  # the fifth comes to 0.1 s, of which 0.01 were allowed
+        await write(committer_, disk)
+    assert 5 <= sum(on_the_loop(disk)) <= 7
+    committer_.close()
+
+
+@pytest.mark.usefixtures("quick")
 async def test_a_disk_that_stays_slow_is_tried_less_and_less_often(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     committer_ = committer(disk)
-    monkeypatch.setattr(committer_, "_pause", 0.1)
+    monkeypatch.setattr(committer_, "_pause", 0.05)
+    monkeypatch.setattr(committing, "SHARE", 0.02)
     disk.takes = 0.04
     until = time.monotonic() + 1.2
     while time.monotonic() < until:
         await write(committer_, disk)
     assert 2 <= sum(on_the_loop(disk)) <= 5  # after 0, 0.1, 0.3, 0.7 s
+    committer_.close()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_disk_that_was_quick_for_long_is_soon_tried_again(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    committer_ = committer(disk)
+    monkeypatch.setattr(committing, "PAUSE", 0.02)
+    monkeypatch.setattr(committer_, "_pause", 0.1)
+    await write(committer_, disk)
+    await asyncio.sleep(0.11)
+    disk.takes = 0.11
+    await write(committer_, disk)
+    await asyncio.sleep(0.03)
+    await write(committer_, disk)
+    assert on_the_loop(disk) == [True] * 3
     committer_.close()
 
 
