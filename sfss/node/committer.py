@@ -31,9 +31,6 @@ log = logging.getLogger("sfss.node")
 QUICK = 0.002  # seconds: a sync on the loop that takes longer is slow
 SHARE = 0.1  # of the time that slow ones may take there; and seconds that they may at once
 PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds for which slow ones leave it to the thread; twice as long each time
-    1.0,
-    60.0,
-)  # seconds for which none is tried there, after they were slow; if they are again, twice
 
 
 class Waiting(Protocol):
