@@ -33,7 +33,7 @@ RATE = 400  # samples a second
 # By the end of a function's or a file's name, as py-spy writes them: the first that fits counts.
 STEPS = (
     # uvloop's own work, and what the kernel does for it, stands in the function that it was called from.
-    ("answer (sfss/web/connection.py", "send to the client"),
+    ("send (sfss/web/outbox.py", "send to the client"),
     ("_flush (sfss/backends/connection.py", "send to the node"),
     ("(asyncio/", "event loop, receiving"),
     ("(sfss/web/heads.py", "HTTP: read the request's head, write the answer's"),
