@@ -32,13 +32,18 @@ from benchmarks.running import Bench, Options, say
 
 HERE = Path(__file__).parent
 PICTURES, QUICK_PICTURES = HERE / "pictures", HERE / "out"
+TABLES = tuple(table.name for section in SECTIONS.values() for table in section.tables)
 QUICK = Options(seconds=0.3, rounds=1, warming=False, pause=0.1, most_files=200)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    sections = _wanted(options)
+    if not sections:
+        parser.error(f"none of these sections has the tables {', '.join(options.tables)}")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     with tempfile.TemporaryDirectory(prefix="sfss-bench-") as name:
@@ -55,7 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(error, file=sys.stderr)
             return 2
         facts = [*report.facts(command, directory, tools), ("Load before", report.load_average())]
-        sections = [SECTIONS[name] for name in options.sections or SECTIONS]
         broken_off = _measure(bench, sections)
         _tell_how(facts, bench, broken_off)
         _tell(sections, bench.outcomes, options.pictures or (QUICK_PICTURES if options.quick else PICTURES))
@@ -70,12 +74,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.suite", description="sfss beside nginx.")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, metavar="NAME",
                         help=f"only these; there are {', '.join(SECTIONS)}")  # fmt: skip
+    parser.add_argument("--tables", nargs="+", choices=TABLES, metavar="NAME",
+                        help=f"only these of theirs; there are {', '.join(TABLES)}")  # fmt: skip
     parser.add_argument("--rounds", type=_positive, metavar="N", help="(default: 5 of the centre, 3 of the others)")
     parser.add_argument("--seconds", type=_seconds, metavar="S", help="of each run (default: 2)")
     parser.add_argument("--quick", action="store_true", help="see that all of it works; the figures are worth nothing")
     parser.add_argument("--pictures", type=Path, metavar="DIR",
                         help="for them (default: benchmarks/pictures; with --quick benchmarks/out)")  # fmt: skip
     return parser
+
+
+def _wanted(options: argparse.Namespace) -> list[Section]:
+    """The sections to be measured, each with those of its tables that are."""
+    sections = [SECTIONS[name] for name in options.sections or SECTIONS]
+    tables = options.tables or TABLES
+    cut = [section._replace(tables=tuple(t for t in section.tables if t.name in tables)) for section in sections]
+    return [section for section in cut if section.tables]
 
 
 def _positive(text: str) -> int:
