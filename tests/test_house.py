@@ -45,7 +45,10 @@ FLOORS = {
     "sfss.cluster.ring": Floor("the ring is pure", GROUND),
     "sfss.files": Floor(
         "files know the cluster, no backends and no HTTP",
-        (*GROUND, "sfss.cluster", "sfss.stripes", "sfss.replaced", "sfss.quotas"),
+        (*GROUND, "sfss.cluster", "sfss.file_needs", "sfss.stripes", "sfss.replaced", "sfss.quotas"),
+    ),
+    "sfss.file_needs": Floor(
+        "what files need is said in words of the cluster's lists", (*GROUND, "sfss.cluster.listing")
     ),
     "sfss.replaced": Floor("what becomes of blocks is said by the cluster", (*GROUND, "sfss.cluster", "sfss.stripes")),
     "sfss.behind": Floor(
@@ -70,8 +73,8 @@ FLOORS = {
     "sfss.access": Floor("access judges by what it is told: it knows the ground floor only", (*GROUND, *ACCESS)),
     "sfss.registry": Floor("the registry keeps documents on the cluster", (*GROUND, "sfss.cluster")),
     "sfss.catalogue": Floor(
-        "the catalogue is told by the files and looks at the cluster; who has none never imports it",
-        (*GROUND, "sfss.cluster", "sfss.registry", "sfss.files", "sfss.catalogue"),
+        "the catalogue is what the files need of one, and looks at the cluster; who has none never imports it",
+        (*GROUND, "sfss.cluster", "sfss.registry", "sfss.file_needs", "sfss.catalogue"),
     ),
     "sfss.mirrors": Floor("mirrors make rows of keys and namespaces", (*GROUND, *ACCESS)),
     "sfss.reindexing": Floor("the command of reindex is words about a catalogue", (*GROUND, "sfss.catalogue")),
@@ -96,6 +99,7 @@ FLOORS = {
             "sfss.record",
             "sfss.access",
             "sfss.files",
+            "sfss.file_needs",
             "sfss.told",
             "sfss.traffic",
             "sfss.logs",

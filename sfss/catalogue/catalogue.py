@@ -19,7 +19,7 @@ from sfss.cluster.listing import Found
 from sfss.cluster.replication import Cluster
 from sfss.config import CatalogueSettings
 from sfss.errors import CatalogueAway, Damaged, SfssError, Unavailable
-from sfss.files import Search
+from sfss.file_needs import Search
 from sfss.manifest import Manifest
 from sfss.record import Header
 from sfss.registry import Registry
@@ -31,7 +31,7 @@ _SEARCHING = 30.0  # seconds for a search, which reads every row
 
 
 class Catalogue:
-    """``files.Noting``, over a database."""
+    """``file_needs.Noting``, over a database."""
 
     def __init__(
         self, settings: CatalogueSettings, cluster: Cluster, registry: Registry, *, guess: Callable[[str], str]

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sfss.catalogue.changes import STORED
 from sfss.catalogue.database import SQLITE, Transaction
 from sfss.cluster.listing import Found
-from sfss.files import Search
+from sfss.file_needs import Search
 from sfss.record import Header, Kind
 
 PAGE = 5000  # files that are read at once

@@ -13,7 +13,8 @@ import msgspec
 from aiohttp import web
 
 from sfss.errors import BadRequest, SfssError
-from sfss.files import Files, Found, Search
+from sfss.file_needs import Search
+from sfss.files import Files, Found
 from sfss.web import content_types
 from sfss.web.forwarded import asked_by
 
