@@ -11,7 +11,7 @@ import asyncio
 
 from sfss.web.inflight import InFlight
 
-HELD = 256 * 1024  # bytes; with more than that, what is there is sent: it would leave the caches, and is memory
+HELD = 1024 * 1024  # bytes; with more than that, what is there is sent: it is memory
 
 
 class Outbox:
