@@ -8,9 +8,12 @@ when what remains is to send answers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+
+LAST_WORD = 0.1  # seconds after a stop began in which whoever sends a request is answered, and told to hang up
 
 
 class InFlight:
@@ -52,13 +55,17 @@ class InFlight:
         return count
 
     async def finish(self, timeout: float) -> int:
-        """Wait until no handler is at work, ``timeout`` seconds at most; returns how many still are."""
+        """Wait until no handler is at work, ``timeout`` seconds at most; returns how many still are.
+
+        Not less than LAST_WORD: who has just been answered may be sending the next request already, and would find his
+        connection closed upon it.
+        """
         self.stopping = True
         self._none_left = asyncio.Event()
-        if self._count:
-            try:
-                async with asyncio.timeout(timeout):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await asyncio.sleep(LAST_WORD)
+                while self._count:
+                    self._none_left.clear()
                     await self._none_left.wait()
-            except TimeoutError:
-                pass
         return self._count

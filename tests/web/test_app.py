@@ -328,6 +328,26 @@ class TestNodesThatGoAway:
 
 
 class TestStopping:
+    @pytest.mark.parametrize("query", ["path=none", "path=none&x=1"], ids=["the quick way", "aiohttp's"])
+    async def test_who_sends_as_it_begins_is_answered_and_told_to_hang_up(
+        self, our_nodes: Nodes, monkeypatch: pytest.MonkeyPatch, query: str
+    ) -> None:
+        monkeypatch.setattr("sfss.web.inflight.LAST_WORD", 1.0)
+        sock = socket.create_server((HOST, 0))
+        stop, ready = asyncio.Event(), asyncio.Event()
+        settings = config.load(overrides={"storage": {"nodes": our_nodes}})
+        serving = asyncio.create_task(serve(settings, sock, stop, ready))
+        await ready.wait()
+        request = f"GET /file?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        reader, writer = await raw(sock.getsockname()[1], request)
+        assert b" 404 " in await reader.readuntil(b"\r\n\r\n")
+        stop.set()
+        await asyncio.sleep(0.1)
+        writer.write(request)
+        assert b"\r\nConnection: close\r\n" in await reader.read()
+        writer.close()
+        await serving
+
     async def test_requests_in_flight_finish_and_new_ones_are_turned_away(self, tmp_path: Path) -> None:
         with Service(tmp_path) as service:
             head = b"PUT /file?path=slow HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nfour"
