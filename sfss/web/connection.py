@@ -150,6 +150,7 @@ class Connection(web.RequestHandler):
                 transport.close()
         self._watch.answered(asked, status, len(body), self._began, request_id, self)
         if self._rest:
+            self._outbox.send()
             self._go_on()
 
     def leave(self, file: File) -> None:

@@ -27,6 +27,9 @@ class InFlight:
     def __len__(self) -> int:
         return self._count
 
+    def __bool__(self) -> bool:
+        return self._count > 0
+
     def begin(self) -> None:
         """A request is being worked on."""
         self._count += 1

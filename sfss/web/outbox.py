@@ -8,8 +8,11 @@ a fifth less time of both (``docs/speed.rst``).
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from sfss.web.inflight import InFlight
+
+log = logging.getLogger("sfss")
 
 HELD = 1024 * 1024  # bytes; with more than that, what is there is sent: it is memory
 
@@ -26,7 +29,8 @@ class Outbox:
         """Send this when the turn is over, or nobody is left who could be answered in it.
 
         What is written to the transport itself before would overtake it, and closing the transport would lose it:
-        ``send`` is to be called first.
+        ``send`` is to be called first. So it is when more requests of the same connection are to be worked on, or
+        nobody would see that its client reads nothing.
         """
         self._waiting.append((transport, data))
         self._size += len(data)
@@ -40,4 +44,8 @@ class Outbox:
         waiting, self._waiting, self._size = self._waiting, [], 0
         for transport, data in waiting:
             if not transport.is_closing():
-                transport.write(data)
+                try:
+                    transport.write(data)
+                except Exception:  # those behind it are to have theirs
+                    log.exception("a bug: an answer could not be sent; its connection is closed")
+                    transport.abort()

@@ -157,6 +157,32 @@ async def test_a_disk_that_stays_slow_is_tried_less_and_less_often(disk: Disk, m
 
 
 @pytest.mark.usefixtures("quick")
+async def test_so_is_one_whose_syncs_take_longer_than_a_pause(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    committer_ = committer(disk)
+    monkeypatch.setattr(committer_, "_pause", 0.1)
+    disk.takes = 0.3
+    until = time.monotonic() + 2.5
+    while time.monotonic() < until:
+        await write(committer_, disk)
+    assert 2 <= sum(on_the_loop(disk)) <= 4  # after 0, 0.6, 1.5 s
+    committer_.close()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_that_nobody_wrote_for_long_makes_no_disk_quick(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    committer_ = committer(disk)
+    monkeypatch.setattr(committer_, "_pause", 0.1)
+    for _ in range(2):  # tried once a burst: pauses of 0.2 and 0.4 s
+        disk.takes = 0.11
+        await write(committer_, disk)
+        disk.takes = 0.0
+        await write(committer_, disk)
+        await asyncio.sleep(0.5)
+    assert on_the_loop(disk) == [True, False] * 2
+    committer_.close()
+
+
+@pytest.mark.usefixtures("quick")
 async def test_a_disk_that_was_quick_for_long_is_soon_tried_again(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     committer_ = committer(disk)
     monkeypatch.setattr(committing, "PAUSE", 0.02)

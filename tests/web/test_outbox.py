@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from sfss.web import outbox
-from sfss.web.app import QUICK
+from sfss.web.app import IN_FLIGHT, QUICK
 from sfss.web.inflight import InFlight
 from sfss.web.outbox import Outbox
 from tests.conftest import Client
@@ -89,6 +89,49 @@ async def test_who_has_gone_is_passed_over(busy: InFlight) -> None:
     gone.closing = True
     await asyncio.sleep(0)
     assert (gone.written, other.written) == (b"", b"second")
+
+
+async def test_a_write_that_fails_costs_only_its_own_connection(busy: InFlight) -> None:
+    class Broken(Transport):
+        def write(self, data: bytes) -> None:
+            raise RuntimeError("a bug")
+
+        def abort(self) -> None:
+            self.closing = True
+
+    box, broken, other = Outbox(busy), Broken(), Transport()
+    box.put(broken.as_one(), b"first")
+    box.put(other.as_one(), b"second")
+    await asyncio.sleep(0)
+    assert (broken.closing, other.written) == (True, b"second")
+
+
+async def test_a_count_that_is_wrong_holds_up_nobody() -> None:
+    in_flight = InFlight()
+    in_flight.end()
+    box, one = Outbox(in_flight), Transport()
+    box.put(one.as_one(), b"first")
+    assert one.written == b"first"
+
+
+async def test_of_one_connection_no_more_is_held_than_it_may_leave_unread(
+    front: Client, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front.app[IN_FLIGHT].begin()
+    put, held = Outbox.put, [0]
+
+    def watched(self: Outbox, transport: asyncio.WriteTransport, data: bytes) -> None:
+        put(self, transport, data)
+        held.append(self._size)
+
+    monkeypatch.setattr(Outbox, "put", watched)
+    raw = await connect(front)
+    raw.writer.write(request("GET", "/file?path=..") * 1000)  # each is answered at once
+    for _ in range(1000):
+        assert (await raw.answer()).status == 400
+    assert len(held) > 900
+    assert max(held) < 1024
+    front.app[IN_FLIGHT].end()
 
 
 # --- with a front of which nothing leaves but when it must ---
