@@ -54,12 +54,18 @@ async def test_changes_that_waited_long_go_ahead_one_by_one_and_learn_what_is_wr
     assert await talk(node.port, set_request(b"a", b"1")) == b"STORED\r\n"
 
 
+async def one_waits(node: Server) -> None:
+    async with asyncio.timeout(10):
+        while not node.gate._waiting:
+            await asyncio.sleep(0.001)
+
+
 async def test_a_writer_that_has_gone_is_not_waited_for(node: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     crowded = True
     monkeypatch.setattr(node.store, "crowded", lambda: crowded)
     async with connected(node.port) as client:
         client.writer.write(set_request(b"gone", b"1"))
-        await asyncio.sleep(0.02)
+        await one_waits(node)
         for connection in list(node.connections):
             connection.abort()
     crowded = False
@@ -92,8 +98,7 @@ async def test_a_writer_that_has_gone_is_forgotten(node: Server, monkeypatch: py
     monkeypatch.setattr(node.store, "crowded", lambda: True)
     async with connected(node.port) as client:
         client.writer.write(set_request(b"gone", b"1"))
-        await asyncio.sleep(0.02)
-        assert node.gate._waiting
+        await one_waits(node)
         for connection in list(node.connections):
             connection.abort()
         await asyncio.sleep(0.05)
