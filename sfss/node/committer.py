@@ -56,10 +56,10 @@ class Committer:
         self._thread = ThreadPoolExecutor(1, "sfss-sync")
         self._functions = 0  # that wait for the thread, or run there
         self._slow = 0.0  # seconds that slow syncs had taken on the loop at ``_slow_at``, less what they might
-        self._slow_at = 0.0  # by time.perf_counter, as the next
+        self._slow_at = 0.0  # by time.perf_counter, as all moments here
         self._tried_at: float | None = None  # when the loop did the first one since the thread had them ...
         self._pause = 0.0  # ... for so many seconds
-        self._here_from = self._loop.time() + PAUSE  # from then on syncs are tried on the loop
+        self._here_from = time.perf_counter() + PAUSE  # from then on syncs are tried on the loop
         self._next = 1
         self._running = False
         self._scheduled = False
@@ -120,7 +120,7 @@ class Committer:
         self._next += 1
         self._covered, self._waiting = self._waiting, []
         self._store.unsynced = False
-        if self._functions or self._loop.time() < self._here_from:
+        if self._functions or time.perf_counter() < self._here_from:
             self._thread.submit(self._sync_there)
         else:
             self._sync_here()
@@ -139,7 +139,7 @@ class Committer:
         error = self._sync()
         now = time.perf_counter()
         if now - began > QUICK or error is not None:
-            self._slow = max(self._slow - SHARE * max(now - self._slow_at, 0.0), 0.0) + now - began
+            self._slow = max(self._slow - SHARE * (now - self._slow_at), 0.0) + now - began
             self._slow_at = now
             if self._slow > SHARE or error is not None:
                 self._leave_to_thread(quick_for=began - self._tried_at)
@@ -147,12 +147,9 @@ class Committer:
 
     def _leave_to_thread(self, quick_for: float) -> None:
         self._pause = PAUSE if quick_for > self._pause else max(PAUSE, min(2 * self._pause, LONGEST_PAUSE))
-        self._here_from = self._loop.time() + self._pause
+        self._here_from = self._slow_at = time.perf_counter() + self._pause
+        self._slow = SHARE / 2  # as of then: one that is slow again is soon known
         self._tried_at = None
-        self._slow, self._slow_at = (
-            SHARE / 2,
-            time.perf_counter() + self._pause,
-        )  # it has half of it left then
 
     def _sync(self) -> BaseException | None:
         try:

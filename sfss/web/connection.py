@@ -144,13 +144,13 @@ class Connection(web.RequestHandler):
                 self._outbox.send()
                 transport.write(b"".join((head, b"X-Request-ID: ", request_id, heads.END)))
                 transport.write(body)
-            if last:
+            if last or self._rest:
                 self._outbox.send()
+            if last:
                 self.close()
                 transport.close()
         self._watch.answered(asked, status, len(body), self._began, request_id, self)
         if self._rest:
-            self._outbox.send()
             self._go_on()
 
     def leave(self, file: File) -> None:

@@ -68,7 +68,7 @@ class InFlight:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await asyncio.sleep(LAST_WORD)
-                while self._count:
+                while self:
                     self._none_left.clear()
                     await self._none_left.wait()
         return self._count

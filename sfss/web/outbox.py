@@ -12,7 +12,7 @@ import logging
 
 from sfss.web.inflight import InFlight
 
-log = logging.getLogger("sfss")
+log = logging.getLogger("sfss.web")
 
 HELD = 1024 * 1024  # bytes; with more than that, what is there is sent: it is memory
 

@@ -144,27 +144,24 @@ async def test_slow_ones_that_come_to_much_of_the_time_leave_the_next_to_the_thr
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_disk_that_stays_slow_is_tried_less_and_less_often(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("takes", "share", "pause", "seconds", "most"),
+    [
+        pytest.param(0.04, 0.02, 0.05, 1.2, 5, id="longer than it may at once"),  # after 0, 0.1, 0.3, 0.7 s
+        pytest.param(0.3, committing.SHARE, 0.1, 2.5, 4, id="longer than a pause"),  # after 0, 0.6, 1.5 s
+    ],
+)
+async def test_a_disk_that_stays_slow_is_tried_less_and_less_often(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, takes: float, share: float, pause: float, seconds: float, most: int
+) -> None:
     committer_ = committer(disk)
-    monkeypatch.setattr(committer_, "_pause", 0.05)
-    monkeypatch.setattr(committing, "SHARE", 0.02)
-    disk.takes = 0.04
-    until = time.monotonic() + 1.2
+    monkeypatch.setattr(committer_, "_pause", pause)
+    monkeypatch.setattr(committing, "SHARE", share)
+    disk.takes = takes
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         await write(committer_, disk)
-    assert 2 <= sum(on_the_loop(disk)) <= 5  # after 0, 0.1, 0.3, 0.7 s
-    committer_.close()
-
-
-@pytest.mark.usefixtures("quick")
-async def test_so_is_one_whose_syncs_take_longer_than_a_pause(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    committer_ = committer(disk)
-    monkeypatch.setattr(committer_, "_pause", 0.1)
-    disk.takes = 0.3
-    until = time.monotonic() + 2.5
-    while time.monotonic() < until:
-        await write(committer_, disk)
-    assert 2 <= sum(on_the_loop(disk)) <= 4  # after 0, 0.6, 1.5 s
+    assert 2 <= sum(on_the_loop(disk)) <= most
     committer_.close()
 
 
